@@ -1,0 +1,1 @@
+"""Verdicts to findings with a life; no payload byte and no raw name gets in."""

@@ -1,0 +1,1 @@
+"""Columns to windowed features, one file per schema; state is bounded, sums are exact."""

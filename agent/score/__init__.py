@@ -1,0 +1,1 @@
+"""Feature matrix to verdicts; each verdict carries the facts behind it."""

@@ -1,0 +1,1 @@
+"""Findings to the broker through a durable spool; a row leaves only when acknowledged."""

@@ -1,0 +1,1 @@
+"""Wardwatch's converter: labelled captures in, a quantised and proved bundle out. Offline only."""

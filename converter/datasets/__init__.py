@@ -1,0 +1,1 @@
+"""Loaders: one file per data set or capture layout."""

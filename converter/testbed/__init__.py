@@ -1,0 +1,1 @@
+"""Wards in network namespaces that produce labelled captures with real tools."""
