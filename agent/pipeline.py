@@ -21,6 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agent.features.schema import Schema
     from agent.records import (
         Alert,
         BoolArray,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         PacketTable,
         Verdict,
     )
-    from agent.features.schema import Schema
 
 
 class Decoder(Protocol):
