@@ -1,0 +1,246 @@
+"""`wardwatch bench`: each stage and the whole path, on captures that it makes itself, beside peers in the same run.
+
+CPU time of this process unless a unit says otherwise; a figure's samples are repeated runs, its `p50`
+the one to quote. Nothing is asserted: what a bar says stands beside the figure, met or missed.
+
+In: number of frames, cases, a bundle. Out: one record a figure (`record.figure`), and a table for people.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from agent.bench import peers, record, traffic
+from agent.capture.capture_file import open_capture
+from agent.decode.decoder import PacketDecoder
+from agent.features.ip import HostWindows
+from agent.records import FeatureMatrix, FrameBatch, LinkType, Subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agent.records import Detector
+
+PATH_CASES = ("syn", "mixed", "mqtt")
+CRAFTED_CASES = ("mqtt_pingreq", "mqtt_small")
+ROWS = (1, 64, 1024)
+PEER_FRAMES = 200_000
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What SPEED.md asks of a figure: at least (rates, ratios) or at most (times, bytes) `limit`."""
+
+    limit: float
+    at_least: bool = True
+
+
+BARS: dict[tuple[str, str], Bar] = {
+    ("decode", "syn"): Bar(4.0),
+    ("decode", "mixed"): Bar(1.5),
+    ("path", "syn"): Bar(0.5),
+    ("path", "mixed"): Bar(0.5),
+    ("path", "mqtt"): Bar(0.5),
+    ("path", "mqtt_pingreq"): Bar(0.1),
+    ("path", "mqtt_small"): Bar(0.1),
+    ("decode", "one 64 kB frame"): Bar(20.0, at_least=False),
+    ("path / struct loop", "syn"): Bar(3.0),
+    ("path / struct loop", "mixed"): Bar(2.0),
+    ("path / dpkt", "syn"): Bar(10.0),
+    ("path / dpkt", "mixed"): Bar(10.0),
+    ("memory", "replay, model loaded"): Bar(100.0, at_least=False),
+}
+"""The bars of the design, by (stage, case), in the figure's unit."""
+
+
+def cpu_s(work: Callable[[Any], object], argument: object) -> float:
+    """CPU seconds that `work(argument)` took."""
+    start = time.process_time()
+    work(argument)
+    return time.process_time() - start
+
+
+def decode_all(path: Path) -> None:
+    """Read and decode a whole capture."""
+    decoder = PacketDecoder()
+    with open_capture(path) as capture:
+        for batch in capture:
+            decoder.decode(batch)
+
+
+def extract_all(path: Path) -> list[FeatureMatrix]:
+    """The whole path: file, decode with MQTT streams, windows merged, feature matrices."""
+    decoder, windows = PacketDecoder(), HostWindows()
+    with open_capture(path) as capture:
+        out = [windows.add(decoder.decode(batch)) for batch in capture]
+    out.append(windows.flush())
+    return [matrix for matrix in out if len(matrix)]
+
+
+def bench_stages(folder: Path, n_frames: int) -> Iterator[dict[str, Any]]:
+    """Decode and the whole path, millions of frames a CPU second."""
+    for case in PATH_CASES + CRAFTED_CASES:
+        n = n_frames if case in PATH_CASES else max(n_frames // 10, 1)
+        path = folder / f"{case}.pcap"
+        traffic.write_capture(path, case, n)
+        for stage, work in (("decode", decode_all), ("path", extract_all)):
+            runs = [n / cpu_s(work, path) / 1e6 for _ in range(REPEATS)]
+            yield record.figure("speed", stage, case, "Mpps", runs, batch=16_384)
+        if case in PATH_CASES:
+            yield from bench_peers(folder, case)
+        path.unlink()
+
+
+def bench_peers(folder: Path, case: str) -> Iterator[dict[str, Any]]:
+    """Ratios against the peers: the same capture, runs alternated."""
+    path = folder / f"{case}-peers.pcap"
+    traffic.write_capture(path, case, PEER_FRAMES)
+    for name, peer in peers.PEERS.items():
+        try:
+            ratios = []
+            for _ in range(REPEATS):
+                theirs = cpu_s(peer, path)
+                ratios.append(theirs / cpu_s(extract_all, path))
+        except ImportError:
+            continue
+        yield record.figure("peer", f"path / {name}", case, "times faster", ratios)
+    path.unlink()
+
+
+def crafted_frame() -> FrameBatch:
+    """One 64 kB frame full of two-byte MQTT control packets, as GRO hands it up."""
+    body = (b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02ab" + b"\xc0\x00" * 40_000)[:65_000]
+    packet = traffic.ipv4(
+        6, 0xC0A80164, traffic.BROKER, traffic.tcp(40000, 1883, traffic.PSH_ACK, body)
+    )
+    frame = np.frombuffer(traffic.ethernet(0x0800, packet), np.uint8)
+    return FrameBatch(
+        ts_ns=np.array([1_700_000_000_000_000_000], np.int64),
+        offset=np.zeros(1, np.int64),
+        caplen=np.array([len(frame)], np.int32),
+        wirelen=np.array([len(frame)], np.int32),
+        buffer=frame,
+        link_type=LinkType.ETHERNET,
+    )
+
+
+def decode_one(batch: FrameBatch) -> None:
+    """Decode one batch with fresh state."""
+    PacketDecoder().decode(batch)
+
+
+def bench_crafted() -> Iterator[dict[str, Any]]:
+    """Milliseconds for one 64 kB frame of two-byte control packets."""
+    batch = crafted_frame()
+    runs = [cpu_s(decode_one, batch) * 1e3 for _ in range(20)]
+    yield record.figure("speed", "decode", "one 64 kB frame", "ms", runs, batch=1)
+
+
+def take(matrix: FeatureMatrix, rows: np.ndarray[Any, np.dtype[np.int64]]) -> FeatureMatrix:
+    """Some rows of a matrix, repeated where `rows` repeats."""
+    columns = {name: getattr(matrix.subjects, name)[rows] for name in Subjects.__dataclass_fields__}
+    return FeatureMatrix(
+        schema=matrix.schema,
+        values=np.ascontiguousarray(matrix.values[rows]),
+        subjects=Subjects(**columns),
+        start_ns=matrix.start_ns[rows],
+        end_ns=matrix.end_ns[rows],
+    )
+
+
+def bench_score(detectors: dict[str, Detector], matrix: FeatureMatrix) -> Iterator[dict[str, Any]]:
+    """Microseconds (wall) of one `judge` call: matrix in, verdicts out, at several numbers of rows."""
+    for name, detector in detectors.items():
+        for n_rows in ROWS:
+            some = take(matrix, np.arange(n_rows) % len(matrix))
+            samples = []
+            for _ in range(max(30, 2000 // n_rows)):
+                start = time.perf_counter_ns()
+                detector.judge(some)
+                samples.append((time.perf_counter_ns() - start) / 1e3)
+            yield {
+                **record.figure(
+                    "score", f"judge, {name}", f"{n_rows} rows", "us", samples, batch=n_rows
+                ),
+                "bundle": bundle,
+            }
+
+
+def bench_memory() -> Iterator[dict[str, Any]]:
+    """Resident memory now and at its highest, MB."""
+    now = psutil.Process().memory_info().rss / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    yield record.figure("memory", "memory", "replay, model loaded", "MB", [now])
+    yield record.figure("memory", "memory", "highest in this run", "MB", [peak])
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """`met`, `missed` or nothing, against the bar of this figure."""
+    bar = BARS.get((row["stage"], row["case"]))
+    if bar is None:
+        return ""
+    met = row["p50"] >= bar.limit if bar.at_least else row["p50"] <= bar.limit
+    return f"{'met' if met else 'MISSED'} ({'≥' if bar.at_least else '≤'} {bar.limit:g})"
+
+
+def run(n_frames: int, detectors: dict[str, Detector]) -> Iterator[dict[str, Any]]:
+    """Every figure, in order."""
+    yield from bench_crafted()
+    with tempfile.TemporaryDirectory(prefix="wardwatch-bench-") as folder:
+        small = Path(folder) / "score.pcap"
+        traffic.write_capture(small, "mixed", 20_000)
+        matrix = max(extract_all(small), key=len)
+        yield from bench_score(detectors, matrix)
+        yield from bench_memory()
+        yield from bench_stages(Path(folder), n_frames)
+
+
+def main(
+    *, n_frames: int, detectors: dict[str, Detector], bundle: str, json_only: bool, out: Path | None
+) -> None:
+    """Print JSON lines on stdout (`json_only`), or a table there and the lines into `out`."""
+    common = {"machine": record.machine_facts(), "git": record.git_commit(), "bundle": bundle}
+    console = Console()
+    table = Table(
+        "stage",
+        "case",
+        "p50",
+        "p99",
+        "unit",
+        "bar",
+        title=f"wardwatch bench, {n_frames} frames a case",
+    )
+    lines = []
+    for row in run(n_frames, detectors):
+        full = {**row, **common}
+        lines.append(json.dumps(full))
+        if json_only:
+            print(lines[-1], flush=True)  # noqa: T201 - the command's output
+        else:
+            print(f"{row['stage']}, {row['case']}: {row['p50']:.4g} {row['unit']}", file=sys.stderr)  # noqa: T201
+        table.add_row(
+            row["stage"],
+            row["case"],
+            f"{row['p50']:.4g}",
+            f"{row['p99']:.4g}",
+            row["unit"],
+            verdict(row),
+        )
+    if not json_only:
+        console.print(table)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines) + "\n")
