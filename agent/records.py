@@ -451,6 +451,17 @@ class Detector(Protocol):
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class Device:
+    """What the site file says of a device. The only names that may leave the gateway."""
+
+    asset_tag: str
+    device_class: str
+    """`infusion_pump`, `patient_monitor`, `broker` ...; the site's own words."""
+    criticality: str
+    """`low`, `normal` or `critical` (what harm follows when it fails)."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Alert:
     """One event of a finding's life: JSON-safe numbers and words only, addresses still raw.
 
