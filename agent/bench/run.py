@@ -171,12 +171,9 @@ def bench_score(detectors: dict[str, Detector], matrix: FeatureMatrix) -> Iterat
                 start = time.perf_counter_ns()
                 detector.judge(some)
                 samples.append((time.perf_counter_ns() - start) / 1e3)
-            yield {
-                **record.figure(
-                    "score", f"judge, {name}", f"{n_rows} rows", "us", samples, batch=n_rows
-                ),
-                "bundle": bundle,
-            }
+            yield record.figure(
+                "score", f"judge, {name}", f"{n_rows} rows", "us", samples, batch=n_rows
+            )
 
 
 def bench_memory() -> Iterator[dict[str, Any]]:
