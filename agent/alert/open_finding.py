@@ -1,0 +1,179 @@
+"""The state of one finding while it is open: what has been seen of an attack so far.
+
+It never decides when something is told (that is `policy`) and never makes text. Everything in it is
+bounded: an attack of any length or breadth costs the same few kilobytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.alert.severity import severity
+from agent.alert.techniques import DETECTIONS, STORM, Group
+from agent.records import NOBODY, Endpoint, Fact, Verdict
+
+RULES = "rules"
+PERSIST_SLICES = 3
+"""As many hostile slices make a learned detector's own word strong (docs/decisions/0008)."""
+PERSIST_NS = 60 * 10**9
+"""... within the long horizon: three false rows spread over hours are still three single rows."""
+MAX_NAMED = 64
+"""Attackers or victims remembered by name in one finding; further ones are not told apart."""
+FIRST_MARK = 10
+
+
+class State(Enum):
+    """Where a finding stands with those who are told."""
+
+    PENDING = 0  # made in this slice, nothing told yet
+    WITHHELD = 1  # no token was left: counted in the storm, told once there is one
+    TOLD = 2
+    CLOSED = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Finding:
+    """One attack, open. Times are event time [ns]."""
+
+    number: int
+    """Order of opening; breaks ties, so that a replay tells in the same order."""
+    kind: str
+    attacker: Endpoint
+    victim: Endpoint
+    start_ns: int
+    last_ns: int
+    state: State = State.PENDING
+    paid: bool = False
+    """Whether its token was already taken."""
+    uid: str = ""
+    previous_uid: str | None = None
+    spoofed: bool = False
+    distributed: bool = False
+    many_attackers: bool = False
+    """Verdicts from any attacker on its victim belong here."""
+    many_victims: bool = False
+    detectors: list[str] = field(default_factory=list)
+    ruled: bool = False
+    """Whether a rule said this very kind."""
+    confident: bool = False
+    persisted: bool = False
+    critical: bool = False
+    """Whether a victim of it is marked critical."""
+    victims: set[Endpoint] = field(default_factory=set)
+    recent_ns: list[int] = field(default_factory=list)
+    n_slices: int = 0
+    siblings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By sibling kind: in how many slices it was said instead, and the end of the latest."""
+    best: Verdict | None = None
+    told_severity: str = ""
+    highest_severity: str = ""
+    next_mark: int = FIRST_MARK
+    """The count at which the next update is wanted: 10, 100, 1,000 ..."""
+    updated_ns: int | None = None
+    created_ns: int = 0
+    storm_counts: dict[str, int] = field(default_factory=dict)
+    storm_severity: str = "info"
+    _before: int = 0
+    _slice_ns: int = 0
+    _by_attackers: dict[Endpoint, int] = field(default_factory=dict)
+    _by_victims: dict[Endpoint, int] = field(default_factory=dict)
+
+    @property
+    def group(self) -> Group:
+        """The group of its kind."""
+        return DETECTIONS[self.kind].group
+
+    @property
+    def count(self) -> int:
+        """Hostile packets or messages so far.
+
+        Attacker's and victim's rows of a slice see the same packets, and so do two detectors: of a
+        slice the larger of the two sides counts, of a host's row the largest figure.
+        """
+        if self.kind == STORM:
+            return sum(self.storm_counts.values())
+        sides = sum(self._by_attackers.values()), sum(self._by_victims.values())
+        return self._before + max(sides)
+
+    @property
+    def weak(self) -> bool:
+        """One detector that learned, alone, and not for long."""
+        return RULES not in self.detectors and len(self.detectors) == 1 and not self.persisted
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Those of the best verdict."""
+        return self.best.facts if self.best else ()
+
+    def severity(self, *, ongoing: bool = True) -> str:
+        """As the table says, by what is known now."""
+        if self.kind == STORM:
+            return self.storm_severity
+        return severity(
+            self.kind,
+            low_confidence=not self.confident,
+            weak=self.weak,
+            criticality="critical" if self.critical else "normal",
+            ongoing=ongoing,
+        )
+
+    def absorb(self, verdict: Verdict, *, confident: bool, critical: bool) -> None:
+        """Take a verdict in, of this kind or of a sibling's."""
+        if verdict.end_ns != self._slice_ns:
+            self._next_slice(verdict.end_ns)
+        if self.state is not State.TOLD:  # a uid that was told names its start
+            self.start_ns = min(self.start_ns, verdict.start_ns)
+        self.last_ns = max(self.last_ns, verdict.end_ns)
+        side = self._by_attackers if verdict.subject == verdict.attacker else self._by_victims
+        side[verdict.subject] = max(side.get(verdict.subject, 0), verdict.count)
+        self.confident |= confident
+        self.critical |= critical
+        self.spoofed |= verdict.spoofed
+        self.distributed |= verdict.distributed or self.many_attackers
+        if len(self.victims) < MAX_NAMED and verdict.victim != NOBODY:
+            self.victims.add(verdict.victim)
+        if verdict.detector not in self.detectors:
+            self.detectors.append(verdict.detector)
+        if verdict.kind == self.kind:
+            self.ruled |= verdict.detector == RULES
+            if self.best is None or _weight(verdict) >= _weight(self.best):
+                self.best = verdict
+
+    def _next_slice(self, end_ns: int) -> None:
+        self._before = self.count
+        self._slice_ns = end_ns
+        self._by_attackers.clear()
+        self._by_victims.clear()
+        self.n_slices += 1
+        self.recent_ns = [*self.recent_ns, end_ns][-PERSIST_SLICES:]
+        if len(self.recent_ns) == PERSIST_SLICES:
+            self.persisted |= max(self.recent_ns) - min(self.recent_ns) < PERSIST_NS
+
+    def inherit(self, old: Finding) -> None:
+        """Go on with what was known under a sibling kind: it was the same attack."""
+        self.start_ns = min(self.start_ns, old.start_ns)
+        self.n_slices = old.n_slices
+        self.recent_ns = list(old.recent_ns)
+        self.persisted = old.persisted
+        self.detectors = list(old.detectors)
+        self.critical = old.critical
+        self.spoofed = old.spoofed
+        self.distributed = old.distributed
+        self.many_attackers = old.many_attackers
+        self.many_victims = old.many_victims
+        self.victims = set(old.victims)
+        self._before = old._before
+        self._slice_ns = old._slice_ns
+        self._by_attackers = dict(old._by_attackers)
+        self._by_victims = dict(old._by_victims)
+
+    def pass_marks(self) -> None:
+        """Everything up to the present count has been told."""
+        while self.next_mark <= self.count:
+            self.next_mark *= 10
+
+
+def _weight(verdict: Verdict) -> tuple[bool, float]:
+    """A rule's figures explain more than a model's; then the surer one."""
+    return verdict.detector == RULES, verdict.score
