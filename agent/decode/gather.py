@@ -10,11 +10,13 @@ Raises: nothing. Remembers: nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from agent.records import I64, U8, U16, U32, U64
@@ -66,6 +68,12 @@ def shift(rows: U8, row: I64, start: NDArray[np.integer], width: int) -> U8:
     return out
 
 
+def put(columns: Sequence[NDArray[Any]], row: I64, parts: Sequence[NDArray[Any]]) -> None:
+    """Overwrite rows of each column with the values read for them elsewhere, in place."""
+    for column, values in zip(columns, parts, strict=True):
+        column[row] = values
+
+
 def u16(rows: U8, col: int) -> U16:
     """Big-endian 16 bits at byte `col` of each row; (n,) native."""
     return rows[:, col : col + 2].view(">u2")[:, 0].astype(np.uint16)
@@ -82,8 +90,7 @@ def u64(rows: U8, col: int) -> U64:
 
 
 def u48(rows: U8, col: int) -> U64:
-    """Big-endian 48 bits (a MAC address) at byte `col` of each row; (n,) native."""
-    high = rows[:, col : col + 4].view(">u4")[:, 0].astype(np.uint64)
-    high <<= np.uint64(16)
-    high |= rows[:, col + 4 : col + 6].view(">u2")[:, 0]
-    return high
+    """Big-endian 48 bits (a MAC address) at byte `col` of each row, which has 8 bytes from there; (n,) native."""
+    value = u64(rows, col)
+    value >>= np.uint64(16)
+    return value
