@@ -226,11 +226,9 @@ def _sibling(finding: Finding, verdict: Verdict) -> Outcome | None:
         return None if finding.ruled else Outcome.RENAME
     if finding.ruled:
         return Outcome.FOLD
-    n_slices, last_ns = finding.siblings.get(verdict.kind, (0, 0))
-    if verdict.end_ns != last_ns:
-        n_slices += 1
-        finding.siblings[verdict.kind] = (n_slices, verdict.end_ns)
-    own = finding.n_slices - n_slices
     if finding.state is not State.TOLD:
-        return Outcome.FOLD  # the same slice: the surer verdict came first
-    return Outcome.RENAME if n_slices >= PERSIST_SLICES and n_slices > 2 * own else Outcome.FOLD
+        return Outcome.FOLD  # of one slice: the surer verdict came first
+    n_slices, last_ns = finding.siblings.get(verdict.kind, (0, 0))
+    n_slices += last_ns != verdict.end_ns
+    persists = n_slices >= PERSIST_SLICES and n_slices > 2 * finding.own_slices[0]
+    return Outcome.RENAME if persists else Outcome.FOLD

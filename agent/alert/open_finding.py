@@ -63,8 +63,10 @@ class Finding:
     victims: set[Endpoint] = field(default_factory=set)
     recent_ns: list[int] = field(default_factory=list)
     n_slices: int = 0
+    own_slices: tuple[int, int] = (0, 0)
+    """In how many slices this very kind was said, and the end of the latest."""
     siblings: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By sibling kind: in how many slices it was said instead, and the end of the latest."""
+    """The same of each sibling kind that was said of the same hosts."""
     best: Verdict | None = None
     told_severity: str = ""
     highest_severity: str = ""
@@ -136,9 +138,13 @@ class Finding:
         if verdict.detector not in self.detectors:
             self.detectors.append(verdict.detector)
         if verdict.kind == self.kind:
+            self.own_slices = _one_more(self.own_slices, verdict.end_ns)
             self.ruled |= verdict.detector == RULES
             if self.best is None or _weight(verdict) >= _weight(self.best):
                 self.best = verdict
+        else:
+            n_last = self.siblings.get(verdict.kind, (0, 0))
+            self.siblings[verdict.kind] = _one_more(n_last, verdict.end_ns)
 
     def _next_slice(self, end_ns: int) -> None:
         self._before = self.count
@@ -153,6 +159,9 @@ class Finding:
     def inherit(self, old: Finding) -> None:
         """Go on with what was known under a sibling kind: it was the same attack."""
         self.start_ns = min(self.start_ns, old.start_ns)
+        self.own_slices = old.siblings.get(self.kind, (0, 0))
+        self.siblings = {**old.siblings, old.kind: old.own_slices}
+        self.siblings.pop(self.kind, None)
         self.n_slices = old.n_slices
         self.recent_ns = list(old.recent_ns)
         self.persisted = old.persisted
@@ -172,6 +181,12 @@ class Finding:
         """Everything up to the present count has been told."""
         while self.next_mark <= self.count:
             self.next_mark *= 10
+
+
+def _one_more(slices: tuple[int, int], end_ns: int) -> tuple[int, int]:
+    """One slice more, unless it is the one last counted."""
+    n, last_ns = slices
+    return (n, last_ns) if last_ns == end_ns else (n + 1, end_ns)
 
 
 def _weight(verdict: Verdict) -> tuple[bool, float]:
