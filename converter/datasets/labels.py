@@ -1,0 +1,156 @@
+"""Labels of captures: what an episode is, its JSONL file, and which frames of a capture are hostile.
+
+In: `NAME.labels.jsonl` (a line an episode), `PacketTable`s of the same capture. Out: `Episode`s; per frame
+hostile or not. Raises `DatasetError` with file and line where a label file is wrong. Remembers nothing.
+
+**The rule** (`hostile_frames`): a frame is hostile when it lies in [start_ns, end_ns], its Ethernet source is
+one of the attackers' MACs, and it has the kind's shape (`_SHAPES`): a flood's protocol toward a victim, a
+scan's IPv4 toward a victim, a sweep's probes and ARP requests, an MQTT attack's TCP toward a victim's port,
+a forged ARP claim or a relayed packet. Attackers do nothing else while they attack, so the MAC and the time
+decide; the shape leaves out what their kernel says by itself (neighbour discovery, ARP replies). What victims
+answer is not hostile. A link without MAC addresses cannot be labelled this way.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from agent.errors import AgentError
+from agent.records import V4_MAPPED_LO
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agent.records import U64, BoolArray, PacketTable
+
+
+class DatasetError(AgentError):
+    """A data set, capture or label file that cannot be used; one line with the file."""
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """One attack: first to last hostile frame seen in the capture."""
+
+    run: str
+    kind: str
+    """A detection id."""
+    variant: str
+    """Tool and settings, by the testbed's name."""
+    tool: str
+    start_ns: int
+    end_ns: int
+    """Time of the first and of the last hostile frame, both inclusive."""
+    attackers: list[str]
+    """IP addresses that attackers own (spoofed ones are not listed)."""
+    victims: list[str]
+    """IP addresses; a sweep's are the hosts that exist in the swept range."""
+    spoofed: bool = False
+    distributed: bool = False
+    ports: list[int] = []
+    attacker_macs: list[str] = []
+    frames: int = 0
+    """Hostile frames in the capture."""
+
+
+def read_labels(path: Path) -> list[Episode]:
+    """The episodes of a label file, in its order; an empty file is a run without attacks."""
+    out = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as e:
+        raise DatasetError(f"{path}: cannot be read ({e.strerror})") from e
+    for number, line in enumerate(lines, 1):
+        try:
+            out.append(msgspec.json.decode(line, type=Episode))
+        except msgspec.DecodeError as e:
+            raise DatasetError(f"{path}:{number}: no label: {e}") from e
+    return out
+
+
+def write_labels(path: Path, episodes: Iterable[Episode]) -> None:
+    """Write a label file, ordered by start."""
+    rows = sorted(episodes, key=lambda e: e.start_ns)
+    path.write_bytes(b"".join(msgspec.json.encode(e) + b"\n" for e in rows))
+
+
+def hostile_frames(table: "PacketTable", episode: Episode) -> "BoolArray":
+    """(n,) True for the episode's hostile frames, by the rule on top of this file."""
+    inside = (table.ts_ns >= episode.start_ns) & (table.ts_ns <= episode.end_ns)
+    sent: BoolArray = inside & np.isin(table.src_mac, _macs(episode.attacker_macs))
+    if not sent.any():
+        return sent
+    return sent & _SHAPES[episode.kind](table, episode)
+
+
+def hostile_any(table: "PacketTable", episodes: Iterable[Episode]) -> "BoolArray":
+    """(n,) True for frames that are hostile by any of the episodes."""
+    out = np.zeros(len(table), dtype=np.bool_)
+    for episode in episodes:
+        out |= hostile_frames(table, episode)
+    return out
+
+
+def _macs(texts: list[str]) -> "U64":
+    return np.array([int(t.replace(":", ""), 16) for t in texts], dtype=np.uint64)
+
+
+def _v4(texts: list[str]) -> "NDArray[np.uint64]":
+    """IPv4 addresses as `lo` of an address pair; others are left out."""
+    found = [ipaddress.ip_address(t) for t in texts]
+    return np.array([V4_MAPPED_LO | int(a) for a in found if a.version == 4], dtype=np.uint64)
+
+
+def _to_victim(t: "PacketTable", e: Episode) -> "BoolArray":
+    return (t.family == 4) & np.isin(t.dst_lo, _v4(e.victims))
+
+
+def _protocol(number: int) -> Callable[["PacketTable", Episode], "BoolArray"]:
+    return lambda t, e: _to_victim(t, e) & (t.proto == number)
+
+
+def _syn(t: "PacketTable", e: Episode) -> "BoolArray":
+    return _protocol(6)(t, e) & ((t.tcp_flags & 0x12) == 0x02)
+
+
+def _mqtt(t: "PacketTable", e: Episode) -> "BoolArray":
+    ports = np.array(e.ports, dtype=np.uint16)
+    return _protocol(6)(t, e) & np.isin(t.dst_port, ports)
+
+
+def _sweep(t: "PacketTable", e: Episode) -> "BoolArray":
+    """Probes by any IPv4 protocol to unicast addresses, and ARP requests; victims need not exist."""
+    del e
+    out = (t.family == 4) & ((t.dst_mac >> np.uint64(40)) & np.uint64(1) == 0)
+    out[t.arp.row[t.arp.op == 1]] = True
+    return out
+
+
+def _spoofing(t: "PacketTable", e: Episode) -> "BoolArray":
+    """ARP that claims an address which is not the attacker's, packets relayed, ICMP redirects."""
+    own = _v4(e.attackers)
+    out = (t.family == 4) & (~np.isin(t.src_lo, own) | ((t.proto == 1) & (t.icmp_type == 5)))
+    claims = np.isin(t.arp.sender_mac, _macs(e.attacker_macs))
+    claims &= ~np.isin(t.arp.sender_ip.astype(np.uint64) | np.uint64(V4_MAPPED_LO), own)
+    claims &= t.arp.sender_ip != 0
+    out[t.arp.row[claims]] = True
+    return out
+
+
+_SHAPES: dict[str, Callable[["PacketTable", Episode], "BoolArray"]] = {
+    "tcp_syn_flood": _syn,
+    "tcp_flood": _protocol(6),
+    "udp_flood": _protocol(17),
+    "icmp_flood": _protocol(1),
+    "ping_sweep": _sweep,
+    "port_scan": _to_victim,
+    "os_scan": _to_victim,
+    "vulnerability_scan": _to_victim,
+    "arp_spoofing": _spoofing,
+    "mqtt_connect_flood": _mqtt,
+    "mqtt_publish_flood": _mqtt,
+    "mqtt_malformed": _mqtt,
+}

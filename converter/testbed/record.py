@@ -1,0 +1,238 @@
+"""One run, recorded: the ward is built, its devices live, steps happen when due, tcpdump writes it all down.
+
+In: a `RunSpec`, a folder. Out: `RUN.pcap`, `RUN.labels.jsonl`, and last `RUN.manifest.json`, whose presence says
+that the run is finished. Raises `TestbedError`; leaves no process, namespace or half-written manifest behind.
+One thread a run: what has to happen is looked up thirty times a second.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from converter.testbed import benign, services
+from converter.testbed.attacks import Command
+from converter.testbed.layout import Host
+from converter.testbed.namespaces import Namespaces, TestbedError
+from converter.testbed.schedule import TAIL_S, RunSpec, Step
+
+_TICK_S = 0.03
+_PATIENCE_S = 13.0
+"""After the stop signal: arpspoof takes 10 s to put the truth back."""
+
+
+class Happened(msgspec.Struct, kw_only=True):
+    """A step as it went: what labels are made from."""
+
+    step: Step
+    began_ns: int
+    """Wall time before its first process, the clock of the capture."""
+    ended_ns: int
+    """After its last process had ended."""
+    statuses: list[int]
+    """Exit status of each command; negative: ended by that signal."""
+    attackers: list[str]
+    """The attackers' IP addresses, aliases included."""
+    attacker_macs: list[str]
+
+
+@dataclass
+class _Running:
+    """A step under way."""
+
+    step: Step
+    began_ns: int
+    left: list[tuple[Command, "subprocess.Popen[bytes]"]]
+    ends: list[float]
+    """Monotonic time at which each of `left` is told to stop."""
+    told: list[bool]
+    statuses: list[int] = field(default_factory=list)
+
+
+class Interrupted(TestbedError):
+    """Recording was stopped from outside."""
+
+
+def record_run(spec: RunSpec, out: Path, *, number: int, stop: threading.Event) -> dict[str, object]:
+    """Record one run into `out`; the manifest without the labels' part."""
+    pcap = out / f"{spec.run}.pcap"
+    load = any(s.lane == "load" for s in spec.steps)
+    with tempfile.TemporaryDirectory(prefix="ward-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with Namespaces(spec.ward, number=number, folder=folder, load=load) as ns:
+            play = _Play(spec, ns, stop)
+            counts = play.whole(folder / "ward.pcap")
+        if counts["dropped"]:
+            raise TestbedError(f"{spec.run}: the kernel dropped {counts['dropped']} frames of the capture; record it again with fewer --jobs")  # fmt: skip # noqa: E501 - one line
+        shutil.move(folder / "ward.pcap", pcap)
+    return {
+        "run": spec.run, "plan": spec.plan, "seed": spec.seed, "spec_digest": spec.digest,
+        "placement": "bridge", "duration_s": spec.duration_s, "frames": counts["captured"],
+        "dropped": counts["dropped"], "sha256": _sha256(pcap), "offloads": spec.ward.offloads,
+        "background_load": load, "cold_start": spec.cold_start, "active_attackers": spec.active_attackers,
+        "ward": spec.ward, "happened": play.happened,
+    }  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Play:
+    """Drives the steps of one run."""
+
+    def __init__(self, spec: RunSpec, ns: Namespaces, stop: threading.Event) -> None:
+        self.spec = spec
+        self.ns = ns
+        self.stop = stop
+        self.devices: dict[str, subprocess.Popen[bytes]] = {}
+        self.happened: list[Happened] = []
+        self.running: list[_Running] = []
+        self.rng = Random(f"{spec.seed}/{spec.run}/devices")
+        self.start = 0.0
+        self.broker: subprocess.Popen[bytes] | None = None
+
+    def whole(self, pcap: Path) -> dict[str, int]:
+        """From servers to the end of the capture; tcpdump's counts."""
+        self.broker = services.start_broker(self.ns)
+        services.start_web(self.ns, self.rng)
+        services.start_dns(self.ns)
+        if not self.spec.cold_start:
+            self._start_devices()
+            self._wait(4)
+        capture = services.start_capture(self.ns, pcap)
+        self.start = time.monotonic()
+        if self.spec.cold_start:
+            self._start_devices()
+        self._steps()
+        return services.stop_capture(self.ns, capture)
+
+    def _wait(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Interrupted(f"{self.spec.run}: stopped; its recording is not kept")
+
+    def _start_devices(self) -> None:
+        for h in self.spec.ward.hosts:
+            if h.profile and (h.role != "attacker" or self.spec.active_attackers):
+                self._start_device(h)
+
+    def _start_device(self, h: Host) -> None:
+        ward = self.spec.ward
+        broker = ward.named("broker")
+        options = {
+            "profile": h.profile, "seed": self.rng.randrange(2**31), "stagger_s": 2.5, "tls": h.tls, "v6": h.v6,
+            "broker": "broker.ward.test", "broker6": broker.ip6, "port": ward.mqtt_port, "tls_port": ward.tls_port,
+            "ca": str(self.ns.folder / "ca.pem"), "web": "web.ward.test", "web_port": ward.web_port,
+            "archive": ward.named("archive").ip, "gateway": ward.named("gw").ip,
+            "hosts": [x.ip for x in ward.hosts if x.role not in {"nms", "attacker", "clinic"}],
+        }  # fmt: skip
+        argv = ["{python}", "-m", "converter.testbed.devices", msgspec.json.encode(options).decode()]
+        self.devices[h.name] = self.ns.start(h.name, argv)
+
+    def _steps(self) -> None:
+        """Begin what is due, look after what runs, until the time and the attacks are over."""
+        waiting = list(self.spec.steps)
+        attack_free_at = quiet_until = 0.0
+        while True:
+            now = time.monotonic() - self.start
+            busy = any(r.step.lane == "attack" for r in self.running)
+            for step in [s for s in waiting if s.start_s <= now]:
+                if step.lane == "attack":
+                    if busy or now < attack_free_at:
+                        continue
+                    busy = True
+                waiting.remove(step)
+                self._begin(step)
+            for r in list(self.running):
+                if self._over(r):
+                    self._finish(r)
+                    if r.step.lane == "attack":
+                        ended = time.monotonic() - self.start
+                        attack_free_at, quiet_until = ended + 1.5, ended + TAIL_S
+            attacks_left = busy or any(s.lane == "attack" for s in waiting)
+            if now >= max(self.spec.duration_s, quiet_until) and not attacks_left:
+                break
+            if now > self.spec.duration_s * 1.5 + 60:
+                raise TestbedError(f"{self.spec.run}: took far longer than planned; the machine is too busy")
+            self._wait(_TICK_S)
+        for r in list(self.running):
+            for command, process in r.left:
+                self.ns.end(process, stop=command.stop)
+                r.statuses.append(process.returncode)
+            r.left.clear()
+            self._finish(r)
+
+    def _begin(self, step: Step) -> None:
+        """Quiet the attackers' ordinary life, then start every command of the step."""
+        if step.commands and step.commands[0].argv == [benign.RESTART_BROKER]:
+            self._restart_broker(step)
+            return
+        for name in step.attackers:
+            if name in self.devices:
+                self.ns.end(self.devices.pop(name))
+        if step.attackers:
+            self._wait(0.4)
+        for command in step.commands:
+            if command.forward is not None:
+                self.ns.run(command.host, f"echo {int(command.forward)} > /proc/sys/net/ipv4/ip_forward")
+            for alias in command.aliases:
+                self.ns.run(command.host, f"ip addr add {alias}/32 dev eth0")
+        began_ns, now = time.time_ns(), time.monotonic()
+        left = [(c, self.ns.start(c.host, c.argv)) for c in step.commands]
+        self.running.append(
+            _Running(step, began_ns, left, [now + c.limit_s for c in step.commands], [False] * len(left))
+        )
+
+    def _over(self, r: _Running) -> bool:
+        """Whether every command has ended; those past their limit are told to."""
+        now = time.monotonic()
+        for i in range(len(r.left) - 1, -1, -1):
+            command, process = r.left[i]
+            if process.poll() is None and now >= r.ends[i] and not r.told[i]:
+                r.told[i] = True
+                r.ends[i] = now + _PATIENCE_S
+                self.ns.tell(process, command.stop)
+            if process.poll() is None and not (r.told[i] and now >= r.ends[i]):
+                continue
+            self.ns.end(process, stop="KILL")
+            r.statuses.append(process.returncode)
+            del r.left[i], r.ends[i], r.told[i]
+        return not r.left
+
+    def _finish(self, r: _Running) -> None:
+        """Note how the step went, and put its hosts back as they were."""
+        self.running.remove(r)
+        ward, step = self.spec.ward, r.step
+        hosts = [ward.named(name) for name in step.attackers]
+        aliases = [a for c in step.commands for a in c.aliases]
+        self.happened.append(
+            Happened(
+                step=step, began_ns=r.began_ns, ended_ns=time.time_ns(), statuses=r.statuses,
+                attackers=[h.ip for h in hosts] + aliases, attacker_macs=[h.mac for h in hosts],
+            )
+        )  # fmt: skip
+        for command in step.commands:
+            if command.forward:
+                self.ns.run(command.host, "echo 0 > /proc/sys/net/ipv4/ip_forward")
+            for alias in command.aliases:
+                self.ns.run(command.host, f"ip addr del {alias}/32 dev eth0")
+        if self.spec.active_attackers:
+            for h in hosts:
+                self._start_device(h)
+
+    def _restart_broker(self, step: Step) -> None:
+        began_ns = time.time_ns()
+        if self.broker is not None:
+            self.ns.end(self.broker)
+        self.broker = services.start_broker(self.ns)
+        self.happened.append(
+            Happened(step=step, began_ns=began_ns, ended_ns=time.time_ns(), statuses=[0], attackers=[], attacker_macs=[])
+        )

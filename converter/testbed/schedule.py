@@ -1,0 +1,167 @@
+"""A plan to its runs: for each run the ward, and what happens when. Pure, and equal for equal plans.
+
+In: `Plan`, optionally another seed. Out: `RunSpec`s, each complete enough to be recorded alone. Variants go
+round per kind over the whole plan, so that a plan with enough episodes uses each of them.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from random import Random
+
+import msgspec
+
+from converter.testbed.attacks import Command
+from converter.testbed.benign import EVENTS
+from converter.testbed.layout import Host, Ward, draw_ward
+from converter.testbed.plan import Group, Plan, choices
+from converter.testbed.variants import variant
+
+WARM_UP_S = 8.0
+"""Benign time before the first attack: devices have connected, ARP is known."""
+
+TAIL_S = 4.0
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happens: an attack (with a `kind`), a benign event, or background load."""
+
+    start_s: float
+    """After the capture's start; attacks may be late, never early."""
+    lane: str
+    """`attack`, `benign` or `load`; the steps of a lane follow each other."""
+    name: str
+    kind: str = ""
+    tool: str = ""
+    commands: list[Command]
+    attackers: list[str] = []
+    """Host names."""
+    victims: list[str] = []
+    """IP addresses."""
+    spoofed: bool = False
+    distributed: bool = False
+    ports: list[int] = []
+    expect_s: float = 0.0
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, complete."""
+
+    run: str
+    plan: str
+    seed: int
+    duration_s: float
+    ward: Ward
+    cold_start: bool
+    """The capture begins before the devices connect."""
+    active_attackers: bool
+    steps: list[Step]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over everything that the run is made of."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
+def expand(plan: Plan, seed: int | None = None) -> list[RunSpec]:
+    """Every run of the plan; with `seed`, the same plan drawn anew (names carry the seed)."""
+    drawn = plan.seed if seed is None else seed
+    prefix = plan.name if seed is None else f"{plan.name}s{seed}"
+    out = []
+    for group in plan.group:
+        decks = _Decks(group, Random(f"{drawn}/{group.name}/decks"))
+        for i in range(group.runs):
+            name = f"{prefix}-{group.name}{i:02}"
+            out.append(_run(plan, group, Random(f"{drawn}/{name}"), decks, name=name, seed=drawn, number=i))
+    return out
+
+
+class _Decks:
+    """Kinds and their variants, each dealt round and round, shuffled anew."""
+
+    def __init__(self, group: Group, rng: Random) -> None:
+        self.rng = rng
+        self.full = choices(group)
+        self.left: dict[str, list[str]] = {}
+        self.kinds: list[str] = []
+
+    def deal(self) -> tuple[str, str]:
+        if not self.kinds:
+            self.kinds = self._shuffled(list(self.full))
+        kind = self.kinds.pop()
+        if not self.left.get(kind):
+            self.left[kind] = self._shuffled(self.full[kind])
+        return kind, self.left[kind].pop()
+
+    def give_back(self, kind: str, name: str) -> None:
+        self.kinds.append(kind)
+        self.left[kind].append(name)
+
+    def _shuffled(self, items: list[str]) -> list[str]:
+        return self.rng.sample(items, len(items))
+
+
+def _run(plan: Plan, group: Group, rng: Random, decks: _Decks, *, name: str, seed: int, number: int) -> RunSpec:
+    """Draw one run. Shares are dealt by the run's number, so that few runs hold to them too."""
+
+    def share(value: float, salt: int) -> bool:
+        return (number * 7 + salt) % 20 < value * 20
+
+    duration_s = round(rng.uniform(*group.duration_s), 1)
+    ward = draw_ward(
+        rng, devices=rng.randint(*group.devices), offloads=share(group.offload_share, 3),
+        tls=share(group.tls_share, 9), ipv6=share(group.ipv6_share, 14),
+    )  # fmt: skip
+    attacks = list(_attacks(group, rng, decks, ward, duration_s))
+    steps = attacks + list(_events(group, rng, ward, duration_s, attacks))
+    if share(group.load_share, 5 if attacks else 11):
+        steps += _load(rng, duration_s)
+    return RunSpec(
+        run=name, plan=plan.name, seed=seed, duration_s=duration_s, ward=ward,
+        cold_start=rng.random() < 0.5, active_attackers=share(group.active_attackers_share, 1),
+        steps=sorted(steps, key=lambda s: s.start_s),
+    )  # fmt: skip
+
+
+def _attacks(group: Group, rng: Random, decks: _Decks, ward: Ward, duration_s: float) -> Iterator[Step]:
+    """Attacks one after the other until the time or their number is used up."""
+    wanted, t = rng.randint(*group.episodes), min(WARM_UP_S, duration_s / 4) + rng.uniform(0, 3)
+    for _ in range(wanted):
+        kind, name = decks.deal()
+        row = variant(name, kind)
+        hosts: list[Host] = rng.sample(ward.of("attacker"), row.attackers)
+        attack = row.build(rng, ward, hosts)
+        if t + attack.expect_s > duration_s - TAIL_S:
+            decks.give_back(kind, name)
+            return
+        yield Step(
+            start_s=round(t, 3), lane="attack", name=name, kind=kind, tool=row.tool, commands=attack.commands,
+            attackers=[h.name for h in hosts], victims=attack.victims, spoofed=attack.spoofed,
+            distributed=attack.distributed, ports=attack.ports, expect_s=round(attack.expect_s, 2),
+        )  # fmt: skip
+        t += attack.expect_s + rng.uniform(*group.gap_s)
+
+
+def _events(group: Group, rng: Random, ward: Ward, duration_s: float, attacks: list[Step]) -> Iterator[Step]:
+    """Benign events at any time; those that would end an attack only where no attack is."""
+    n = rng.randint(*group.benign_events)
+    pool = [e for e in EVENTS if not (e.disturbs and attacks)]
+    picked = rng.sample(pool, min(n, len(pool)))
+    times = sorted(rng.uniform(6, max(7, duration_s - 12)) for _ in picked)
+    for event, t in zip(picked, times, strict=True):
+        yield Step(start_s=round(t, 3), lane="benign", name=event.name, commands=event.build(rng, ward))
+
+
+def _load(rng: Random, duration_s: float) -> list[Step]:
+    """Half the run in two to four stretches: a flood between two hosts outside the ward, and a busy core."""
+    n = rng.randint(2, 4)
+    each = duration_s / (2 * n)
+    return [
+        Step(
+            start_s=round(i * duration_s / n + rng.uniform(0, each), 2), lane="load", name="load", expect_s=each,
+            commands=[
+                Command(host="out0", argv=["hping3", "-q", "-n", "--udp", "-p", "9", "-i", f"u{rng.choice((200, 500, 1000))}", "-d", "64", "203.0.113.2"], limit_s=each),  # fmt: skip # noqa: E501 - one call
+                Command(host="out1", argv=["{python}", "-m", "converter.testbed.devices", msgspec.json.encode({"profile": "burn", "seconds": each, "share": rng.choice((0.3, 0.6))}).decode()], limit_s=each + 5, stop="TERM"),  # fmt: skip # noqa: E501 - one call
+            ],
+        )
+        for i in range(n)
+    ]  # fmt: skip
