@@ -197,9 +197,11 @@ def words(kind: str, language: str = "en") -> Words:
 
 def number(value: float) -> str:
     """A figure for people: whole numbers whole, others to three digits that count."""
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if not abs(value) < 1e15:  # infinite and not a number as well
+        return f"{value:.3g}"
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
 
 
 def fact_words(

@@ -15,7 +15,7 @@ ATTACKER = host(66)
 VICTIM = host(7)
 
 
-def verdict(second: float = 0, kind: str = "tcp_syn_flood", **changes) -> Verdict:
+def verdict(second: float = 0, kind: str = "tcp_syn_flood", **changes: object) -> Verdict:
     """A rule's word about the slice that begins `second` after T0, seen on the victim's row."""
     attacker = changes.pop("attacker", ATTACKER)
     victim = changes.pop("victim", VICTIM)
@@ -43,6 +43,6 @@ def verdict(second: float = 0, kind: str = "tcp_syn_flood", **changes) -> Verdic
     )
 
 
-def model(second: float = 0, kind: str = "tcp_syn_flood", **changes) -> Verdict:
+def model(second: float = 0, kind: str = "tcp_syn_flood", **changes: object) -> Verdict:
     """The same as the model says it."""
     return verdict(second, kind, **{"detector": "boosting", **changes})
