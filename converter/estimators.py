@@ -17,39 +17,12 @@ import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 
 from agent.errors import BundleError, BundleReason
+from converter.forests import FloatForest, FloatTree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     F64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloatTree:
-    """One tree as its learner made it; n nodes, the first is the root, children anywhere after it."""
-
-    feature: NDArray[np.int64]
-    threshold: F64
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    leaf: F64
-    is_leaf: NDArray[np.bool_]
-    output: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloatForest:
-    """A learner's trees: a row's margin per output is `base` plus one leaf a tree, in float64."""
-
-    trees: tuple[FloatTree, ...]
-    base: F64
-    n_features: int
-    classes: tuple[str, ...]
-
-    @property
-    def n_outputs(self) -> int:
-        """1 for two classes (the margin of the second), else one a class."""
-        return len(self.base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ from skl2onnx import convert_sklearn, update_registered_converter
 from skl2onnx.common.data_types import FloatTensorType
 
 from agent.score.integer_trees import IntegerTrees, expand
-from converter.estimators import LEARNERS, FloatForest, read
+from converter.estimators import LEARNERS, read
+from converter.forests import FloatForest
 from converter.quantize import quantize
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from agent.score.integer_trees import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from converter.estimators import F64, FloatForest, FloatTree
+    from converter.forests import F64, FloatForest, FloatTree
 
 LARGEST_LEAF = 16.0
 """Leaves are clipped to +-this margin (a factor of 9 million in odds): one enormous leaf, which boosting

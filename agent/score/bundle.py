@@ -72,6 +72,8 @@ class Bundle:
     kinds: Scorer
     benign_median: F32
     """(n_features,) the median benign training row; what `explain` replaces a feature with."""
+    gate_features: I64
+    """The columns that the gate asks about, ascending: only they can move its sum."""
     runtime: Runtime
     """What scores: `numpy` also where `onnx` was asked for and cannot work."""
     runtime_problem: str | None
@@ -122,6 +124,7 @@ def load_bundle(
         gate=scorers[0],
         kinds=scorers[1],
         benign_median=golden.benign_median,
+        gate_features=np.flatnonzero(gate.split_count),
         runtime="numpy" if runtime == "numpy" or problem else "onnx",
         runtime_problem=problem,
         trusted_by=trusted_by,

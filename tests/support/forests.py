@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 
-from converter.estimators import FloatForest, FloatTree
+from converter.forests import FloatForest, FloatTree
 
 N_FEATURES = 12
 

@@ -7,7 +7,8 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from agent.errors import BundleError
-from converter.estimators import LEARNERS, FloatForest, float_margins, help_text, read
+from converter.estimators import LEARNERS, float_margins, help_text, read
+from converter.forests import FloatForest
 from tests.support.forests import fitted, rows_and_labels
 
 

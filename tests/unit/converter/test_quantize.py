@@ -7,7 +7,8 @@ import pytest
 
 from agent.errors import BundleError
 from agent.score.integer_trees import EXACT_SUM_LIMIT, IntegerScorer, largest_sum
-from converter.estimators import FloatTree, float_margins, read
+from converter.estimators import float_margins, read
+from converter.forests import FloatTree
 from converter.quantize import LARGEST_LEAF, floor_float32, quantize
 from tests.support.forests import fitted, forest_of, rows_and_labels, stump
 

@@ -1,0 +1,250 @@
+"""The bundle's model as a detector: a gate that sees every row, and kinds that see only what the gate flags.
+
+Decisions are on whole numbers: a row is flagged from the gate's integer threshold on, its kind is the largest of
+the kinds' integer sums, and it is reported where that leads the sum of `benign` by the bundle's lead. Sigmoid and
+softmax make the displayed score, nothing else. Roles (who attacks whom) come from the row's own figures by a
+table, not from the model. It never looks at a frame, and it keeps no state but counts.
+
+In: `FeatureMatrix` of the bundle's schema. Out: `Verdict`s in the matrix's order, at most `MAX_VERDICTS` a slice,
+the rest counted. Raises: `BundleError` (schema) on a matrix of another schema.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from agent.records import MAC_HI, NOBODY, Endpoint, Fact, FeatureMatrix, Verdict
+from agent.score.bundle import check_schema
+from agent.score.explain import telling_features
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from agent.records import I64
+    from agent.score.bundle import Bundle
+
+MAX_VERDICTS = 512
+"""A slice: far above what a ward's attack needs (its victims and its sources), far below what would delay."""
+
+MAX_EXPLAINED = 8
+"""Verdicts a slice whose facts are searched for, at about 0.2 ms each; the others tell their kind's own figures."""
+
+MAX_FACTS = 4
+
+SPOOFED_NEW_SOURCES = 32
+"""Sources new to a victim in one slice from which they count as spoofed: more devices than join a ward in 1 s."""
+
+
+class Tell(NamedTuple):
+    """How a row of some kind shows whether its host is the victim or the attacker."""
+
+    victim: tuple[str, ...]
+    """Features whose sum is the hostile count if the host is the victim."""
+    attacker: tuple[str, ...]
+    many_victims: bool = False
+    """A sweep or spoofing tool goes for many: the finding names no single victim."""
+    server: bool = False
+    """A broker forwards what it is flooded with: a host that others address as clients is the victim."""
+
+
+TELLS: Mapping[str, Tell] = {
+    "tcp_syn_flood": Tell(("in_tcp_syn_1s",), ("out_tcp_syn_1s",)),
+    "tcp_flood": Tell(
+        ("in_tcp_ack_1s", "in_tcp_data_1s", "in_tcp_odd_1s"),
+        ("out_tcp_ack_1s", "out_tcp_data_1s", "out_tcp_odd_1s"),
+    ),
+    "udp_flood": Tell(("in_udp_1s",), ("out_udp_1s",)),
+    "icmp_flood": Tell(("in_echo_requests_1s",), ("out_echo_requests_1s",)),
+    "mqtt_connect_flood": Tell(("in_mqtt_connects_60s",), ("out_mqtt_connects_60s",)),
+    "mqtt_publish_flood": Tell(("in_mqtt_publishes_1s",), ("out_mqtt_publishes_1s",), server=True),
+    "mqtt_malformed": Tell(("in_mqtt_violations_60s",), ("out_mqtt_violations_60s",)),
+    "ping_sweep": Tell(
+        ("in_echo_requests_60s", "in_new_peers_1s"),
+        ("out_echo_requests_60s", "out_arp_targets_60s"),
+        many_victims=True,
+    ),
+    "port_scan": Tell(("in_services_60s",), ("out_services_60s",)),
+    "os_scan": Tell(("in_services_60s", "in_tcp_odd_60s"), ("out_services_60s", "out_tcp_odd_60s")),
+    "vulnerability_scan": Tell(("in_services_60s",), ("out_services_60s",)),
+    "arp_spoofing": Tell(("in_arp_unasked_60s",), ("out_arp_unasked_60s",)),
+}
+"""By kind, for schema `ip-1`; a test holds every name against the schema."""
+
+IN_SERVICES = "in_services_60s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    attacker: Endpoint
+    victim: Endpoint
+    count: int
+    is_attacker: bool
+
+
+class BoostingDetector:
+    """A bundle as one of the pipeline's detectors."""
+
+    name = "boosting"
+
+    def __init__(self, bundle: Bundle, *, tells: Mapping[str, Tell] = TELLS) -> None:
+        self.bundle = bundle
+        self._tells = tells
+        self._classes = bundle.manifest.kinds.classes
+        self._counts: Counter[str] = Counter()
+
+    def counters(self) -> Mapping[str, int]:
+        """Running totals: rows seen, flagged, taken back by the kinds, verdicts, verdicts over the limit."""
+        return dict(self._counts)
+
+    def judge(self, matrix: FeatureMatrix) -> Sequence[Verdict]:
+        """Verdicts for the flagged rows, in the matrix's order."""
+        check_schema(self.bundle.manifest, matrix.schema)
+        margins = self.bundle.gate.sums(matrix.values)[:, 0]
+        rows = np.flatnonzero(margins >= self.bundle.manifest.gate.threshold)
+        self._counts["rows"] += len(matrix)
+        self._counts["flagged"] += len(rows)
+        if not len(rows):
+            return []
+        kinds = self.bundle.kinds.sums(matrix.values[rows])
+        best = np.argmax(kinds[:, 1:], axis=1) + 1  # the first of equal sums
+        leads = kinds[np.arange(len(rows)), best] - kinds[:, 0]
+        kept = leads >= self.bundle.manifest.kinds.lead
+        self._counts["taken_back"] += int(np.count_nonzero(~kept))
+        scores = self._scores(margins[rows], kinds, best)
+        kept = self._limited(matrix.end_ns[rows], np.flatnonzero(kept))
+        return self._verdicts(matrix, rows[kept], best[kept], margins[rows][kept], scores[kept])
+
+    def _limited(self, end_ns: I64, kept: I64) -> I64:
+        """The first `MAX_VERDICTS` of each slice."""
+        if not len(kept):
+            return kept
+        ends = end_ns[kept]
+        first = np.searchsorted(ends, ends)  # rows are ordered by the end of their slice
+        within = np.arange(len(kept)) - first < MAX_VERDICTS
+        self._counts["verdicts"] += int(np.count_nonzero(within))
+        self._counts["over_limit"] += int(np.count_nonzero(~within))
+        return kept[within]
+
+    def _scores(self, margins: I64, kinds: I64, best: I64) -> NDArray[np.float64]:
+        """In [0, 1]: how likely hostile, times how likely this kind; for display only."""
+        manifest = self.bundle.manifest
+        hostile = 1.0 / (1.0 + np.exp(-np.clip(margins * manifest.gate.scale, -50, 50)))
+        scaled = (kinds - kinds.max(axis=1, keepdims=True)) * manifest.kinds.scale
+        odds = np.exp(scaled)
+        share = odds[np.arange(len(best)), best] / odds.sum(axis=1)
+        return np.asarray(np.round(hostile * share, 4), np.float64)
+
+    def _verdicts(
+        self, matrix: FeatureMatrix, rows: I64, best: I64, margins: I64, scores: NDArray[np.float64]
+    ) -> list[Verdict]:
+        kinds = [self._classes[k] for k in best]
+        roles = [self._roles(matrix, int(row), kind) for row, kind in zip(rows, kinds, strict=True)]
+        spoofed = matrix.subjects.in_new_sources[rows] >= SPOOFED_NEW_SOURCES
+        several = self._several_attackers(matrix, rows, kinds, roles)
+        verdicts = []
+        explained: Counter[int] = Counter()
+        for k, (row, kind, role) in enumerate(zip(rows, kinds, roles, strict=True)):
+            end_ns = int(matrix.end_ns[row])
+            explained[end_ns] += 1
+            is_spoofed = bool(spoofed[k]) and not role.is_attacker
+            verdicts.append(
+                Verdict(
+                    detector=self.name,
+                    kind=kind,
+                    subject=_host(matrix, int(row)),
+                    attacker=NOBODY if is_spoofed else role.attacker,
+                    victim=role.victim,
+                    spoofed=is_spoofed,
+                    distributed=is_spoofed or several[k],
+                    start_ns=int(matrix.start_ns[row]),
+                    end_ns=end_ns,
+                    margin=int(margins[k]),
+                    threshold=self.bundle.manifest.gate.threshold,
+                    score=float(scores[k]),
+                    count=role.count,
+                    ports=_ports(matrix, int(row), is_attacker=role.is_attacker),
+                    facts=self._facts(
+                        matrix, int(row), kind, role, search=explained[end_ns] <= MAX_EXPLAINED
+                    ),
+                )
+            )
+        return verdicts
+
+    def _roles(self, matrix: FeatureMatrix, row: int, kind: str) -> _Roles:
+        """Attacker, victim and hostile count of one row, from its own figures."""
+        subjects, tell = matrix.subjects, self._tells[kind]
+        host = _host(matrix, row)
+        suffered = self._figure(matrix, row, tell.victim)
+        done = self._figure(matrix, row, tell.attacker)
+        is_attacker = done > suffered
+        if tell.server and suffered and self._figure(matrix, row, (IN_SERVICES,)):
+            is_attacker = False
+        if is_attacker:
+            victim = Endpoint(int(subjects.out_peer_hi[row]), int(subjects.out_peer_lo[row]))
+            attacker = host
+        else:
+            victim = host
+            attacker = Endpoint(int(subjects.in_peer_hi[row]), int(subjects.in_peer_lo[row]))
+            rival = int(subjects.rival_mac[row])
+            if kind == "arp_spoofing" and rival:
+                attacker = Endpoint(MAC_HI, rival)
+        count = max(1, int(done if is_attacker else suffered))
+        return _Roles(attacker, NOBODY if tell.many_victims else victim, count, is_attacker)
+
+    def _several_attackers(
+        self, matrix: FeatureMatrix, rows: I64, kinds: Sequence[str], roles: Sequence[_Roles]
+    ) -> list[bool]:
+        """Whether two or more hosts attack the row's victim in its slice in the same way."""
+        keys = [
+            (int(matrix.end_ns[row]), kind, role.victim)
+            for row, kind, role in zip(rows, kinds, roles, strict=True)
+        ]
+        attackers = Counter(
+            key
+            for key, role in zip(keys, roles, strict=True)
+            if role.is_attacker and role.victim != NOBODY
+        )
+        return [attackers[key] > 1 for key in keys]
+
+    def _facts(
+        self, matrix: FeatureMatrix, row: int, kind: str, role: _Roles, *, search: bool
+    ) -> tuple[Fact, ...]:
+        """The kind's own figures of this role, then what moved the gate's sum most."""
+        tell = self._tells[kind]
+        index = matrix.schema.index
+        columns = [index[name] for name in (tell.attacker if role.is_attacker else tell.victim)]
+        columns = [c for c in columns if matrix.values[row, c]]
+        if search:
+            columns += telling_features(
+                self.bundle.gate,
+                matrix.values[row],
+                self.bundle.benign_median,
+                self.bundle.gate_features,
+                n_most=MAX_FACTS,
+            )
+        distinct = list(dict.fromkeys(columns))[:MAX_FACTS]
+        names = [matrix.schema.features[c].name for c in distinct]
+        return tuple(
+            Fact(feature=name, value=float(matrix.values[row, c]))
+            for name, c in zip(names, distinct, strict=True)
+        )
+
+    @staticmethod
+    def _figure(matrix: FeatureMatrix, row: int, names: tuple[str, ...]) -> float:
+        return float(sum(matrix.values[row, matrix.schema.index[name]] for name in names))
+
+
+def _host(matrix: FeatureMatrix, row: int) -> Endpoint:
+    return Endpoint(int(matrix.subjects.hi[row]), int(matrix.subjects.lo[row]))
+
+
+def _ports(matrix: FeatureMatrix, row: int, *, is_attacker: bool) -> tuple[int, ...]:
+    """The port most addressed: the victim's own, or the one that the attacker went for."""
+    port = int((matrix.subjects.out_port if is_attacker else matrix.subjects.in_port)[row])
+    return (port,) if port >= 0 else ()

@@ -1,0 +1,163 @@
+"""The model as a detector: thresholds on integers, roles by table, facts that the row really has, bounded output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.errors import BundleError, BundleReason
+from agent.features.ip_schema import SCHEMA
+from agent.features.schema import Schema
+from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Endpoint
+from agent.score import boosting
+from agent.score.boosting import MAX_EXPLAINED, MAX_FACTS, MAX_VERDICTS, TELLS, BoostingDetector
+from agent.score.bundle import Bundle, load_bundle
+from tests.support.bundles import CLASSES, loud, matrix_of, quantised_model, signed_bundle, traffic
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder, key = signed_bundle(tmp_path_factory.mktemp("bundle"))
+    return load_bundle(folder, trust=[key], schema=SCHEMA)
+
+
+SYN_AT_VICTIM = {"in_tcp_syn_1s": 400, "in_packets_1s": 400}
+SYN_BY_ATTACKER = {"out_tcp_syn_1s": 400, "out_packets_1s": 400}
+PEER = Endpoint(0, V4_MAPPED_LO | 0x0A0000F0)
+
+
+def host(number: int) -> Endpoint:
+    return Endpoint(0, V4_MAPPED_LO | (0x0A000000 + number))
+
+
+def test_verdicts_are_the_integer_decisions_of_the_quantised_model(bundle: Bundle) -> None:
+    rows, _ = traffic(400, 21)
+    wanted = quantised_model().predict(rows)
+    verdicts = BoostingDetector(bundle).judge(matrix_of(rows))
+    found = {v.subject.lo - host(1).lo: v for v in verdicts}
+    assert sorted(found) == np.flatnonzero(wanted).tolist()
+    sums = bundle.gate.sums(rows)[:, 0]
+    for row, verdict in found.items():
+        assert verdict.kind == CLASSES[wanted[row]]
+        assert verdict.margin == sums[row] >= verdict.threshold
+        assert 0 < verdict.score <= 1
+        assert verdict.score == round(verdict.score, 4)
+
+
+def test_benign_rows_give_no_verdict_and_an_empty_matrix_gives_none(bundle: Bundle) -> None:
+    detector = BoostingDetector(bundle)
+    assert detector.judge(matrix_of(np.stack([loud(), loud(in_packets_1s=3)]))) == []
+    assert detector.judge(matrix_of(np.empty((0, len(SCHEMA)), np.float32))) == []
+    assert detector.counters()["rows"] == 2
+    assert detector.counters()["flagged"] == 0
+
+
+def test_a_flooded_host_is_the_victim_of_the_peer_that_sent_it_most(bundle: Bundle) -> None:
+    (verdict,) = BoostingDetector(bundle).judge(matrix_of([loud(**SYN_AT_VICTIM)]))
+    assert (verdict.kind, verdict.attacker, verdict.victim) == ("tcp_syn_flood", PEER, host(1))
+    assert (verdict.count, verdict.ports, verdict.spoofed) == (400, (1883,), False)
+    assert (verdict.start_ns, verdict.end_ns) == (0, 1_000_000_000)
+
+
+def test_a_flooding_host_is_the_attacker_of_the_peer_it_sent_most(bundle: Bundle) -> None:
+    (verdict,) = BoostingDetector(bundle).judge(matrix_of([loud(**SYN_BY_ATTACKER)]))
+    assert (verdict.attacker, verdict.victim, verdict.ports) == (host(1), PEER, (443,))
+
+
+def test_many_new_sources_at_once_are_spoofed_and_nobody_is_accused(bundle: Bundle) -> None:
+    matrix = matrix_of([loud(**SYN_AT_VICTIM)], in_new_sources=[boosting.SPOOFED_NEW_SOURCES])
+    (verdict,) = BoostingDetector(bundle).judge(matrix)
+    assert verdict.spoofed
+    assert verdict.distributed
+    assert verdict.attacker == NOBODY
+    assert verdict.victim == host(1)
+
+
+def test_two_attackers_of_one_victim_are_distributed(bundle: Bundle) -> None:
+    rows = [loud(**SYN_BY_ATTACKER)] * 2
+    assert [v.distributed for v in BoostingDetector(bundle).judge(matrix_of(rows))] == [True, True]
+    apart = matrix_of(rows, slices=[0, 1])
+    assert [v.distributed for v in BoostingDetector(bundle).judge(apart)] == [False, False]
+
+
+def test_a_broker_that_forwards_a_publish_flood_is_its_victim(bundle: Bundle) -> None:
+    flooded = {"in_mqtt_publishes_1s": 300, "out_mqtt_publishes_1s": 600}
+    detector = BoostingDetector(bundle)
+    (broker,) = detector.judge(matrix_of([loud(**flooded, in_services_60s=1)]))
+    assert (broker.kind, broker.victim) == ("mqtt_publish_flood", host(1))
+    (client,) = detector.judge(matrix_of([loud(out_mqtt_publishes_1s=600)]))
+    assert client.attacker == host(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rival", "attacker"),
+    [("arp_spoofing", 0x020000000001, Endpoint(MAC_HI, 0x020000000001)), ("udp_flood", 7, PEER)],
+)
+def test_a_rival_mac_is_the_attacker_of_an_arp_victim_only(
+    bundle: Bundle, kind: str, rival: int, attacker: Endpoint
+) -> None:
+    matrix = matrix_of(
+        [loud(in_arp_unasked_60s=5, in_udp_1s=9)], rival_mac=np.array([rival], np.uint64)
+    )
+    roles = BoostingDetector(bundle)._roles(matrix, 0, kind)
+    assert roles.attacker == attacker
+
+
+def test_a_sweep_names_no_single_victim(bundle: Bundle) -> None:
+    roles = BoostingDetector(bundle)._roles(
+        matrix_of([loud(out_arp_targets_60s=90)]), 0, "ping_sweep"
+    )
+    assert (roles.attacker, roles.victim, roles.count) == (host(1), NOBODY, 90)
+
+
+def test_facts_are_the_rows_own_figures_most_telling_first(bundle: Bundle) -> None:
+    (verdict,) = BoostingDetector(bundle).judge(matrix_of([loud(**SYN_AT_VICTIM)]))
+    facts = {f.feature: f.value for f in verdict.facts}
+    assert verdict.facts[0].feature == "in_tcp_syn_1s"
+    assert facts["in_tcp_syn_1s"] == 400
+    assert len(verdict.facts) <= MAX_FACTS
+    row = loud(**SYN_AT_VICTIM)
+    assert all(row[SCHEMA.index[name]] == value for name, value in facts.items())
+
+
+def test_every_verdict_has_facts_also_those_beyond_the_search(bundle: Bundle) -> None:
+    verdicts = BoostingDetector(bundle).judge(
+        matrix_of([loud(**SYN_AT_VICTIM)] * (MAX_EXPLAINED + 5))
+    )
+    assert len(verdicts) == MAX_EXPLAINED + 5
+    assert all(v.facts and v.facts[0].value == 400 for v in verdicts)
+
+
+def test_verdicts_a_slice_are_bounded_and_the_rest_is_counted(bundle: Bundle) -> None:
+    n = MAX_VERDICTS + 40
+    rows = [loud(**SYN_AT_VICTIM)] * (n + 3)
+    detector = BoostingDetector(bundle)
+    verdicts = detector.judge(matrix_of(rows, slices=[0] * n + [1] * 3))
+    assert [v.end_ns for v in verdicts].count(1_000_000_000) == MAX_VERDICTS
+    assert [v.end_ns for v in verdicts].count(2_000_000_000) == 3
+    assert detector.counters()["over_limit"] == 40
+
+
+def test_numpy_and_onnxruntime_give_equal_verdicts(tmp_path: Path) -> None:
+    folder, key = signed_bundle(tmp_path)
+    matrix = matrix_of(traffic(300, 22)[0])
+    first, second = (
+        BoostingDetector(load_bundle(folder, trust=[key], runtime=runtime)).judge(matrix)
+        for runtime in ("onnx", "numpy")
+    )
+    assert first == second
+    assert first
+
+
+def test_a_matrix_of_another_schema_is_refused(bundle: Bundle) -> None:
+    other = Schema("ip-1", SCHEMA.features[:-1])
+    with pytest.raises(BundleError, match="was trained on schema") as caught:
+        BoostingDetector(bundle).judge(matrix_of([loud()[:-1]], schema=other))
+    assert caught.value.reason is BundleReason.SCHEMA
+
+
+def test_the_table_of_roles_names_only_features_of_the_schema() -> None:
+    names = {name for tell in TELLS.values() for name in (*tell.victim, *tell.attacker)}
+    assert names | {boosting.IN_SERVICES} <= set(SCHEMA.index)
