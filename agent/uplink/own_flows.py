@@ -8,12 +8,18 @@ Remembers: at most 64 connections; a closed one for `LINGER_S`, since its last f
 in a ring.
 """
 
+from __future__ import annotations
+
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.records import V4_MAPPED_LO, BoolArray, Endpoint, PacketTable
+from agent.records import V4_MAPPED_LO, Endpoint
+
+if TYPE_CHECKING:
+    from agent.records import BoolArray, PacketTable
 
 LINGER_S = 60.0
 """Longer than frames wait in a ring, and than a FIN is retransmitted; a port is reused much later."""
