@@ -438,6 +438,8 @@ class Verdict:
     """Hostile packets (or messages) that this row saw, at least 1."""
     ports: tuple[int, ...]
     facts: tuple[Fact, ...]
+    count_window_s: int = 1
+    """Over how long `count` counts, ending with the row: 1 the slice, 60 the long horizon."""
 
 
 class Detector(Protocol):
