@@ -1,0 +1,140 @@
+"""What the last 60 slices hold: sums per host, and sets of codes that leave when they were not seen for long.
+
+Both are exact and bounded. Slices are named by their number (event seconds), so an idle hour costs no more
+than one slice. A host's slot that was freed takes its sums and codes along (`forget`): nothing aliases.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from agent.records import I64, BoolArray
+
+HORIZON_SLICES = 60
+"""The long horizon of CONTRACTS: 60 slices, the current one included."""
+MAX_ADDEND = 2**31 - 1
+"""Cap on what one slice adds to a sum of the long horizon; kept as int32, so 60 slices stay small."""
+
+
+def sorted_unique(codes: I64) -> I64:
+    """`codes` (ascending) without repeats."""
+    if len(codes) < 2:
+        return codes
+    first = np.empty(len(codes), np.bool_)
+    first[0] = True
+    np.not_equal(codes[1:], codes[:-1], out=first[1:])
+    return codes[first]
+
+
+class SlidingSums:
+    """Per host, column sums over the last 60 slices; `totals` is (max_hosts, n_columns) int64."""
+
+    def __init__(self, max_hosts: int, n_columns: int) -> None:
+        self.totals = np.zeros((max_hosts, n_columns), np.int64)
+        self._slices: deque[tuple[int, NDArray[np.int64], NDArray[np.int32]]] = deque()
+
+    def push(self, slice_no: int, slots: I64, values: I64, admitted: I64) -> None:
+        """Add a slice's (len(slots), n_columns) values, and drop the slices that it pushes out.
+
+        `admitted`: per slot, the slice in which its host came; older slices belong to another host.
+        """
+        while self._slices and self._slices[0][0] <= slice_no - HORIZON_SLICES:
+            number, old_slots, old = self._slices.popleft()
+            same = admitted[old_slots] <= number
+            self.totals[old_slots[same]] -= old[same]
+        kept = np.minimum(values, MAX_ADDEND).astype(np.int32)
+        self.totals[slots] += kept
+        self._slices.append((slice_no, slots, kept))
+
+    def forget(self, slots: I64) -> None:
+        """Forget the hosts of these slots."""
+        self.totals[slots] = 0
+
+
+class SlidingSet:
+    """Codes seen in the last 60 slices, ascending; at most `max_codes`: those seen longest ago go first."""
+
+    def __init__(self, max_codes: int) -> None:
+        self.max_codes = max_codes
+        self.codes = np.zeros(0, np.int64)
+        self.n_evicted = 0
+        self._last = np.zeros(0, np.int64)
+
+    def see(self, slice_no: int, codes: I64) -> BoolArray:
+        """Take a slice's codes (ascending, unique) in; True where a code was not in the 60 slices before."""
+        live = self._last > slice_no - HORIZON_SLICES
+        # New is what was not there in the 60 slices before this one, so one slice more is looked at.
+        recent = self._last >= slice_no - HORIZON_SLICES
+        at = np.searchsorted(self.codes, codes)
+        clipped = np.minimum(at, max(len(self.codes) - 1, 0))
+        if len(self.codes):
+            found = self.codes[clipped] == codes
+            self._last[clipped[found]] = slice_no
+            is_new: BoolArray = ~found | ~recent[clipped]
+            live[clipped[found]] = True
+        else:
+            found = np.zeros(len(codes), np.bool_)
+            is_new = ~found
+        added = codes[~found]
+        if len(added):
+            where = at[~found]
+            self.codes = np.insert(self.codes, where, added)
+            self._last = np.insert(self._last, where, slice_no)
+            live = np.insert(live, where, True)
+        if not live.all():
+            self._keep(live)
+        if len(self.codes) > self.max_codes:
+            self._evict()
+        return is_new
+
+    def _keep(self, keep: BoolArray) -> None:
+        self.codes, self._last = self.codes[keep], self._last[keep]
+
+    def _evict(self) -> None:
+        n = len(self.codes) - self.max_codes
+        keep = np.ones(len(self.codes), np.bool_)
+        keep[np.argsort(self._last, kind="stable")[:n]] = False
+        self.n_evicted += n
+        self._keep(keep)
+
+    def forget(self, gone: BoolArray) -> None:
+        """Drop the codes where `gone`."""
+        if gone.any():
+            self._keep(~gone)
+
+
+class Tally:
+    """Codes of one open slice and the packets of each; at most `max_codes`, the first seen stay."""
+
+    def __init__(self, max_codes: int) -> None:
+        self.max_codes = max_codes
+        self.codes = np.zeros(0, np.int64)
+        self.packets = np.zeros(0, np.int64)
+        self.n_refused = 0
+
+    def add(self, codes: I64, packets: I64, first_row: I64) -> None:
+        """Add codes (ascending, unique) with their packets; `first_row` orders those that are new."""
+        if not len(self.codes):
+            found = np.zeros(len(codes), np.bool_)
+            at = np.zeros(len(codes), np.int64)
+        else:
+            at = np.searchsorted(self.codes, codes)
+            clipped = np.minimum(at, len(self.codes) - 1)
+            found = self.codes[clipped] == codes
+            self.packets[at[found]] += packets[found]
+        new = np.flatnonzero(~found)
+        room = self.max_codes - len(self.codes)
+        if len(new) > room:
+            keep = np.sort(new[np.argsort(first_row[new], kind="stable")[:room]])
+            self.n_refused += len(new) - len(keep)
+            new = keep
+        if len(new) == len(codes) and not len(self.codes):
+            self.codes, self.packets = codes, packets.copy()
+        elif len(new):
+            self.codes = np.insert(self.codes, at[new], codes[new])
+            self.packets = np.insert(self.packets, at[new], packets[new])
