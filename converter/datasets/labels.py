@@ -83,7 +83,7 @@ def hostile_frames(table: "PacketTable", episode: Episode) -> "BoolArray":
     sent: BoolArray = inside & np.isin(table.src_mac, _macs(episode.attacker_macs))
     if not sent.any():
         return sent
-    return sent & _SHAPES[episode.kind](table, episode)
+    return np.asarray(sent & _SHAPES[episode.kind](table, episode))
 
 
 def hostile_any(table: "PacketTable", episodes: Iterable[Episode]) -> "BoolArray":
@@ -105,20 +105,20 @@ def _v4(texts: list[str]) -> "NDArray[np.uint64]":
 
 
 def _to_victim(t: "PacketTable", e: Episode) -> "BoolArray":
-    return (t.family == 4) & np.isin(t.dst_lo, _v4(e.victims))
+    return np.asarray((t.family == 4) & np.isin(t.dst_lo, _v4(e.victims)))
 
 
 def _protocol(number: int) -> Callable[["PacketTable", Episode], "BoolArray"]:
-    return lambda t, e: _to_victim(t, e) & (t.proto == number)
+    return lambda t, e: np.asarray(_to_victim(t, e) & (t.proto == number))
 
 
 def _syn(t: "PacketTable", e: Episode) -> "BoolArray":
-    return _protocol(6)(t, e) & ((t.tcp_flags & 0x12) == 0x02)
+    return np.asarray(_protocol(6)(t, e) & ((t.tcp_flags & 0x12) == 0x02))
 
 
 def _mqtt(t: "PacketTable", e: Episode) -> "BoolArray":
     ports = np.array(e.ports, dtype=np.uint16)
-    return _protocol(6)(t, e) & np.isin(t.dst_port, ports)
+    return np.asarray(_protocol(6)(t, e) & np.isin(t.dst_port, ports))
 
 
 def _sweep(t: "PacketTable", e: Episode) -> "BoolArray":
@@ -126,7 +126,7 @@ def _sweep(t: "PacketTable", e: Episode) -> "BoolArray":
     del e
     out = (t.family == 4) & ((t.dst_mac >> np.uint64(40)) & np.uint64(1) == 0)
     out[t.arp.row[t.arp.op == 1]] = True
-    return out
+    return np.asarray(out)
 
 
 def _spoofing(t: "PacketTable", e: Episode) -> "BoolArray":
@@ -137,7 +137,7 @@ def _spoofing(t: "PacketTable", e: Episode) -> "BoolArray":
     claims &= ~np.isin(t.arp.sender_ip.astype(np.uint64) | np.uint64(V4_MAPPED_LO), own)
     claims &= t.arp.sender_ip != 0
     out[t.arp.row[claims]] = True
-    return out
+    return np.asarray(out)
 
 
 _SHAPES: dict[str, Callable[["PacketTable", Episode], "BoolArray"]] = {

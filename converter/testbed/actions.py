@@ -21,11 +21,13 @@ Options = dict[str, Any]
 
 
 def echo(address: str, count: int) -> None:
-    """iputils' ping, quietly."""
+    """Ping a host, quietly."""
     subprocess.run(
         ["ping", "-q", "-n", "-c", str(count), "-i", "0.3", "-W", "1", address],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 def fetch(o: Options, stop: threading.Event) -> None:
@@ -88,7 +90,10 @@ def stream(o: Options, stop: threading.Event) -> None:
         start, n = time.monotonic(), int(o["rate"] * o["seconds"])
         for i in range(n):
             with suppress(OSError):
-                s.sendto(struct.pack("!BBHII", 0x80, 96, i & 0xFFFF, i * 160, 7) + body, (o["dst"], o["port"]))
+                s.sendto(
+                    struct.pack("!BBHII", 0x80, 96, i & 0xFFFF, i * 160, 7) + body,
+                    (o["dst"], o["port"]),
+                )
             if stop.wait(max(0.0, start + i / o["rate"] - time.monotonic())):
                 return
 
@@ -127,7 +132,9 @@ def dhcp(o: Options, stop: threading.Event) -> None:
         s.settimeout(1)
         asked = b""
         for kind in (b"\x01", b"\x03"):
-            head = b"\x01\x01\x06\x00" + xid + b"\x00\x00\x80\x00" + bytes(16) + mac + bytes(10 + 192)
+            head = (
+                b"\x01\x01\x06\x00" + xid + b"\x00\x00\x80\x00" + bytes(16) + mac + bytes(10 + 192)
+            )
             options = b"\x63\x82\x53\x63\x35\x01" + kind + asked + b"\x37\x03\x01\x03\x06\xff"
             for _ in range(3):
                 s.sendto(head + options, ("255.255.255.255", 67))
@@ -155,7 +162,9 @@ def hold(o: Options, stop: threading.Event) -> None:
     subprocess.run(["ip", "addr", "add", address, "dev", "eth0"], check=False)
     mac = bytes.fromhex(o["mac"].replace(":", ""))
     ip = socket.inet_aton(o["address"])
-    frame = b"\xff" * 6 + mac + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" + mac + ip + bytes(6) + ip
+    frame = (
+        b"\xff" * 6 + mac + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" + mac + ip + bytes(6) + ip
+    )
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
         s.bind(("eth0", 0))
         for _ in range(2):
@@ -163,6 +172,29 @@ def hold(o: Options, stop: threading.Event) -> None:
             stop.wait(0.5)
     stop.wait(o["seconds"])
     subprocess.run(["ip", "addr", "del", address, "dev", "eth0"], check=False)
+
+
+def backlog(o: Options, stop: threading.Event) -> None:
+    """A device that was out of reach sends what it had stored, at once, and leaves."""
+    with suppress(OSError), socket.create_connection((o["dst"], o["port"]), 3) as s:
+        s.settimeout(1)
+        s.sendall(wire.connect(f"stored-{o['seed']}"))
+        s.recv(16)
+        for i in range(o["messages"]):
+            s.sendall(
+                wire.publish(
+                    "ward/stored",
+                    os.urandom(o["size"]).hex().encode(),
+                    qos=o["qos"],
+                    packet_id=1 + i,
+                )
+            )
+            if stop.wait(0.002 * (i % 5 == 0)):
+                return
+        with suppress(TimeoutError):
+            while s.recv(4096):
+                pass
+        s.sendall(b"\xe0\x00")
 
 
 def burn(o: Options, stop: threading.Event) -> None:
@@ -176,7 +208,6 @@ def burn(o: Options, stop: threading.Event) -> None:
 
 
 ACTIONS: dict[str, Callable[[Options, threading.Event], None]] = {
-    f.__name__: f
-    for f in (fetch, pages, sink, bulk, stream, poll, wake, dhcp, hold, burn)
-}  # fmt: skip
+    f.__name__: f for f in (fetch, pages, sink, bulk, stream, poll, wake, dhcp, hold, backlog, burn)
+}
 """What `benign.py` may ask for."""

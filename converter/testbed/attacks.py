@@ -47,6 +47,10 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     ports: list[int] = []
 
 
+Builder = Callable[[Random, Ward, list[Host]], Attack]
+"""Draws an attack by these hosts, all of them at once."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """A kind, made by one tool in one way."""
@@ -54,7 +58,7 @@ class Variant:
     kind: str
     name: str
     tool: str
-    build: Callable[[Random, Ward, list[Host]], Attack]
+    build: Builder
     attackers: int = 1
     """How many hosts it takes."""
 
@@ -62,11 +66,12 @@ class Variant:
 def own(host: Host, what: str, limit_s: float, /, **options: object) -> Command:
     """A command of `converter.testbed.hostile`; options go over as JSON."""
     text = msgspec.json.encode(options).decode()
+    sources = options.get("sources")
     return Command(
         host=host.name,
         argv=["{python}", "-m", "converter.testbed.hostile", what, text],
         limit_s=limit_s,
-        aliases=[str(a) for a in options["sources"][1:]] if isinstance(options.get("sources"), list) else [],
+        aliases=sources[1:] if isinstance(sources, list) else [],
     )
 
 
@@ -83,12 +88,16 @@ def _server(rng: Random, ward: Ward) -> tuple[Host, int]:
 
 def _pace(rng: Random, *, slowest: int = 3_000) -> tuple[int, int, float]:
     """Microseconds between frames, frames, seconds that they take."""
-    gap_us = rng.choice([g for g in (3_000, 2_000, 1_500, 1_000, 700, 400, 200, 100) if g <= slowest])
+    gap_us = rng.choice(
+        [g for g in (3_000, 2_000, 1_500, 1_000, 700, 400, 200, 100) if g <= slowest]
+    )
     count = min(MAX_FRAMES, int(rng.uniform(4, 11) * 1e6 / gap_us))
     return gap_us, count, count * gap_us * 1.4e-6 + 0.5
 
 
-def hping(flags: str, *, spoofed: bool = False, port: bool = True, sizes: tuple[int, ...] = (0,)) -> Callable[[Random, Ward, list[Host]], Attack]:  # fmt: skip
+def hping(
+    flags: str, *, spoofed: bool = False, port: bool = True, sizes: tuple[int, ...] = (0,)
+) -> Builder:
     """A flood by hping3 from every attacker at once."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
@@ -97,7 +106,16 @@ def hping(flags: str, *, spoofed: bool = False, port: bool = True, sizes: tuple[
         size = rng.choice(sizes)
         if size > 200:
             count = min(count, 3_000)
-        argv = ["hping3", "-q", "-n", *flags.split(), "-i", f"u{gap_us}", "-c", str(count // len(attackers))]
+        argv = [
+            "hping3",
+            "-q",
+            "-n",
+            *flags.split(),
+            "-i",
+            f"u{gap_us}",
+            "-c",
+            str(count // len(attackers)),
+        ]
         argv += ["-d", str(size)] if size else []
         argv += ["-p", str(to_port)] if port else []
         argv += ["--rand-source"] if spoofed else []
@@ -105,16 +123,20 @@ def hping(flags: str, *, spoofed: bool = False, port: bool = True, sizes: tuple[
             argv += ["-k", "-s", str(rng.randrange(1024, 65000))]  # one source port throughout
         return Attack(
             commands=[
-                Command(host=a.name, argv=[*argv, victim.ip], limit_s=seconds * 2 + 4) for a in attackers
+                Command(host=a.name, argv=[*argv, victim.ip], limit_s=seconds * 2 + 4)
+                for a in attackers
             ],
-            victims=[victim.ip], expect_s=seconds, spoofed=spoofed,
-            distributed=len(attackers) > 1, ports=[to_port] if port else [],
-        )  # fmt: skip
+            victims=[victim.ip],
+            expect_s=seconds,
+            spoofed=spoofed,
+            distributed=len(attackers) > 1,
+            ports=[to_port] if port else [],
+        )
 
     return build
 
 
-def own_flood(what: str, *, spoofed: bool = False) -> Callable[[Random, Ward, list[Host]], Attack]:
+def own_flood(what: str, *, spoofed: bool = False) -> Builder:
     """A flood by our own sockets."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
@@ -122,26 +144,48 @@ def own_flood(what: str, *, spoofed: bool = False) -> Callable[[Random, Ward, li
         gap_us, count, seconds = _pace(rng)
         commands = [
             own(
-                a, what, seconds * 2 + 4, dst=victim.ip, port=port, rate=1e6 / gap_us,
-                count=count // len(attackers), spoof=spoofed, size=rng.choice((0, 32, 200, 700)),
+                a,
+                what,
+                seconds * 2 + 4,
+                dst=victim.ip,
+                port=port,
+                rate=1e6 / gap_us,
+                count=count // len(attackers),
+                spoof=spoofed,
+                size=rng.choice((0, 32, 200, 700)),
                 seed=rng.randrange(2**31),
             )
             for a in attackers
-        ]  # fmt: skip
+        ]
         return Attack(
-            commands=commands, victims=[victim.ip], expect_s=seconds, spoofed=spoofed,
-            distributed=len(attackers) > 1, ports=[port],
-        )  # fmt: skip
+            commands=commands,
+            victims=[victim.ip],
+            expect_s=seconds,
+            spoofed=spoofed,
+            distributed=len(attackers) > 1,
+            ports=[port],
+        )
 
     return build
 
 
 def ping_flood(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-    """iputils' `ping -f`, paced by the replies."""
+    """Echo requests by iputils' ping: what any machine has at hand."""
     victim, _ = _server(rng, ward)
     count = rng.randrange(1_500, 4_000)
     rate_gap = rng.choice(("0.002", "0.003"))
-    argv = ["ping", "-q", "-n", "-i", rate_gap, "-c", str(count), "-s", str(rng.choice((56, 120, 800))), victim.ip]  # fmt: skip
+    argv = [
+        "ping",
+        "-q",
+        "-n",
+        "-i",
+        rate_gap,
+        "-c",
+        str(count),
+        "-s",
+        str(rng.choice((56, 120, 800))),
+        victim.ip,
+    ]
     seconds = count * float(rate_gap) * 1.3
     return Attack(
         commands=[Command(host=a.name, argv=argv, limit_s=seconds * 2 + 4) for a in attackers],
@@ -150,19 +194,22 @@ def ping_flood(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     )
 
 
-def nmap_scan(flags: str, ports: tuple[int, ...], *, seconds: float, hosts: int = 1) -> Callable[[Random, Ward, list[Host]], Attack]:  # fmt: skip
-    """A port scan by nmap of the first N ports (a random one of `ports`) of `hosts` hosts."""
+def nmap_scan(
+    flags: str, ports: tuple[int, ...], *, seconds: float, hosts: int = 1, paced: bool = True
+) -> Builder:
+    """A port scan by nmap of N ports (one of `ports`) of `hosts` hosts; `paced`: often below full speed."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         pool = ward.of("broker", "web", "device", "station", "gateway")
         victims = [h.ip for h in rng.sample(pool, hosts)]
-        first = rng.choice((1, 1, 1, 20, 1000, 1500))
-        span = f"{first}-{first + rng.choice(ports) - 1}"
-        argv = ["nmap", "-n", "-Pn", *flags.split(), "-p", span, *victims]
-        commands = [
-            Command(host=a.name, argv=argv, limit_s=seconds * 2.5 + 6) for a in attackers
-        ]
-        return Attack(commands=commands, victims=victims, expect_s=seconds)
+        first, count = rng.choice((1, 1, 1, 20, 1000, 1500)), rng.choice(ports)
+        rate = rng.choice((0, 40, 100, 300)) if paced else 0
+        count = min(count, rate * 10 // hosts) if rate else count
+        argv = ["nmap", "-n", "-Pn", *flags.split(), *(["--max-rate", str(rate)] if rate else [])]
+        argv += ["-p", f"{first}-{first + count - 1}", *victims]
+        expect_s = seconds + (count * hosts / rate if rate else 0)
+        commands = [Command(host=a.name, argv=argv, limit_s=expect_s * 2.5 + 6) for a in attackers]
+        return Attack(commands=commands, victims=victims, expect_s=expect_s)
 
     return build
 
@@ -179,7 +226,7 @@ def own_scan(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     )
 
 
-def nmap_sweep(flags: str, *, seconds: float, routed: bool = False, size: int = 24) -> Callable[[Random, Ward, list[Host]], Attack]:  # fmt: skip
+def nmap_sweep(flags: str, *, seconds: float, routed: bool = False, size: int = 24) -> Builder:
     """A host sweep by nmap of the own subnet, or of the routed one."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
@@ -187,7 +234,11 @@ def nmap_sweep(flags: str, *, seconds: float, routed: bool = False, size: int = 
         net = f"{ward.clinic if routed else ward.subnet}.0/{size}"
         return Attack(
             commands=[
-                Command(host=attackers[0].name, argv=["nmap", *flags.split(), net], limit_s=seconds * 2.5 + 6)
+                Command(
+                    host=attackers[0].name,
+                    argv=["nmap", *flags.split(), net],
+                    limit_s=seconds * 2.5 + 6,
+                )
             ],
             victims=_swept(ward, attackers[0], routed=routed, limit=2 ** (32 - size)),
             expect_s=seconds,
@@ -215,12 +266,21 @@ def _swept(ward: Ward, attacker: Host, *, routed: bool, limit: int) -> list[str]
     return [h.ip for h in hosts if int(h.ip.rsplit(".", 1)[1]) < limit]
 
 
-def os_scan(flags: str) -> Callable[[Random, Ward, list[Host]], Attack]:
+def os_scan(flags: str) -> Builder:
     """OS fingerprinting by nmap; it scans a few ports first, as it must."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         victim = rng.choice(ward.of("broker", "web", "device", "station", "gateway"))
-        argv = ["nmap", "-n", "-Pn", "-O", *flags.split(), "-p", f"22,53,80,443,{ward.mqtt_port},{ward.web_port},9999", victim.ip]  # fmt: skip
+        argv = [
+            "nmap",
+            "-n",
+            "-Pn",
+            "-O",
+            *flags.split(),
+            "-p",
+            f"22,53,80,443,{ward.mqtt_port},{ward.web_port},9999",
+            victim.ip,
+        ]
         return Attack(
             commands=[Command(host=attackers[0].name, argv=argv, limit_s=30)],
             victims=[victim.ip],
@@ -230,13 +290,22 @@ def os_scan(flags: str) -> Callable[[Random, Ward, list[Host]], Attack]:
     return build
 
 
-def vulnerability_scan(scripts: str) -> Callable[[Random, Ward, list[Host]], Attack]:
+def vulnerability_scan(scripts: str) -> Builder:
     """Version detection and scripts by nmap against the servers."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         victim = rng.choice((ward.named("web"), ward.named("broker")))
         port = ward.web_port if victim.role == "web" else ward.mqtt_port
-        argv = ["nmap", "-n", "-Pn", "-T4", "-sV", "--version-light", "-p", f"{port},{ward.auth_port},2575"]
+        argv = [
+            "nmap",
+            "-n",
+            "-Pn",
+            "-T4",
+            "-sV",
+            "--version-light",
+            "-p",
+            f"{port},{ward.auth_port},2575",
+        ]
         argv += ["--script", scripts, "--script-timeout", "8s", "--host-timeout", "20s", victim.ip]
         return Attack(
             commands=[Command(host=attackers[0].name, argv=argv, limit_s=30)],
@@ -253,7 +322,18 @@ def own_probe(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     victim = ward.named("web")
     rate, seed = rng.choice((10.0, 40.0)), rng.randrange(2**31)
     return Attack(
-        commands=[own(attackers[0], "web_probe", 30, dst=victim.ip, port=ward.web_port, rate=rate, count=int(rate * 8), seed=seed)],  # fmt: skip
+        commands=[
+            own(
+                attackers[0],
+                "web_probe",
+                30,
+                dst=victim.ip,
+                port=ward.web_port,
+                rate=rate,
+                count=int(rate * 8),
+                seed=seed,
+            )
+        ],
         victims=[victim.ip],
         expect_s=9,
         ports=[ward.web_port],
@@ -261,13 +341,13 @@ def own_probe(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
 
 
 def _pair(rng: Random, ward: Ward) -> tuple[Host, Host]:
-    """Two hosts to stand between: a device, and the broker or the gateway."""
-    devices = [h for h in ward.of("device", "station") if not h.v6]
-    return rng.choice(devices), rng.choice(ward.of("broker", "gateway"))
+    """Two hosts to stand between: mostly a device and the broker, else a device and the gateway."""
+    devices = [h for h in ward.of("device", "station") if not h.v6 and h.profile != "glucose"]
+    return rng.choice(devices), ward.named("broker" if rng.random() < 0.75 else "gw")
 
 
-def arpspoof(*, both: bool, forward: bool, hard_stop: bool = False) -> Callable[[Random, Ward, list[Host]], Attack]:  # fmt: skip
-    """dsniff's arpspoof: one claim every two seconds to each side; puts the truth back when told to end."""
+def arpspoof(*, both: bool, forward: bool, hard_stop: bool = False) -> Builder:
+    """Arpspoof of dsniff: one claim every two seconds to each side; puts the truth back when told to end."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         a, b = _pair(rng, ward)
@@ -276,7 +356,9 @@ def arpspoof(*, both: bool, forward: bool, hard_stop: bool = False) -> Callable[
         stop = "KILL" if hard_stop else "INT"
         return Attack(
             commands=[
-                Command(host=attackers[0].name, argv=argv, limit_s=seconds, stop=stop, forward=forward)
+                Command(
+                    host=attackers[0].name, argv=argv, limit_s=seconds, stop=stop, forward=forward
+                )
             ],
             victims=[a.ip, b.ip] if both else [a.ip],
             expect_s=seconds + (0 if hard_stop else 10),
@@ -286,7 +368,7 @@ def arpspoof(*, both: bool, forward: bool, hard_stop: bool = False) -> Callable[
 
 
 def ettercap(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-    """ettercap between two hosts; it forwards by itself."""
+    """Ettercap between two hosts; it forwards by itself."""
     a, b = _pair(rng, ward)
     seconds = rng.uniform(10, 15)
     argv = ["ettercap", "-T", "-q", "-i", "eth0", "-M", "arp:remote", f"/{a.ip}//", f"/{b.ip}//"]
@@ -298,6 +380,8 @@ def own_poison(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     """Unasked ARP replies several times a second by our own packet socket, with or without forwarding."""
     a, b = _pair(rng, ward)
     seconds, rate = rng.uniform(8, 14), rng.choice((0.5, 1.0, 5.0))
-    command = own(attackers[0], "arp_poison", seconds * 2, a=a.ip, b=b.ip, rate=rate, seconds=seconds)
+    command = own(
+        attackers[0], "arp_poison", seconds * 2, a=a.ip, b=b.ip, rate=rate, seconds=seconds
+    )
     command = msgspec.structs.replace(command, forward=rng.random() < 0.5)
     return Attack(commands=[command], victims=[a.ip, b.ip], expect_s=seconds + 1)

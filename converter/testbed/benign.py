@@ -30,7 +30,9 @@ class Event:
 def _play(host: Host, what: str, limit_s: float, /, **options: object) -> Command:
     """A one-off action of `devices.py` on a host."""
     text = msgspec.json.encode({"profile": what, **options}).decode()
-    return Command(host=host.name, argv=["{python}", "-m", "converter.testbed.devices", text], limit_s=limit_s)
+    return Command(
+        host=host.name, argv=["{python}", "-m", "converter.testbed.devices", text], limit_s=limit_s
+    )
 
 
 def _reconnect_all(rng: Random, ward: Ward) -> list[Command]:
@@ -42,7 +44,10 @@ def _firmware(rng: Random, ward: Ward) -> list[Command]:
     """One device, or several together, fetch a firmware image by HTTP."""
     hosts = rng.sample(ward.of("device"), rng.choice((1, 1, 3)))
     path = rng.choice(("/firmware-small.bin", "/firmware.bin"))
-    return [_play(h, "fetch", 30, web=ward.named("web").ip, web_port=ward.web_port, path=path) for h in hosts]
+    return [
+        _play(h, "fetch", 30, web=ward.named("web").ip, web_port=ward.web_port, path=path)
+        for h in hosts
+    ]
 
 
 def _bulk_tcp(rng: Random, ward: Ward) -> list[Command]:
@@ -51,7 +56,9 @@ def _bulk_tcp(rng: Random, ward: Ward) -> list[Command]:
     port, size = rng.randrange(5000, 6000), rng.choice((1_000_000, 4_000_000))
     return [
         _play(archive, "sink", 25, kind="tcp", port=port),
-        _play(station, "bulk", 25, dst=archive.ip, port=port, size=size, rate=rng.choice((0.0, 600.0))),
+        _play(
+            station, "bulk", 25, dst=archive.ip, port=port, size=size, rate=rng.choice((0.0, 600.0))
+        ),
     ]
 
 
@@ -63,7 +70,16 @@ def _stream_udp(rng: Random, ward: Ward) -> list[Command]:
     seconds = rng.uniform(5, 12)
     return [
         _play(archive, "sink", seconds + 8, kind="udp", port=port),
-        _play(source, "stream", seconds + 8, dst=archive.ip, port=port, rate=rate, seconds=seconds, size=rng.choice((172, 700, 1200))),  # fmt: skip # noqa: E501 - one call
+        _play(
+            source,
+            "stream",
+            seconds + 8,
+            dst=archive.ip,
+            port=port,
+            rate=rate,
+            seconds=seconds,
+            size=rng.choice((172, 700, 1200)),
+        ),
     ]
 
 
@@ -71,9 +87,18 @@ def _monitoring(rng: Random, ward: Ward) -> list[Command]:
     """Network management asks every host that it knows: echo, then one TCP connection to a server's port."""
     hosts = [h.ip for h in ward.hosts if not h.routed and h.role not in {"nms", "attacker"}]
     return [
-        _play(ward.named("nms"), "poll", 40, targets=hosts, rate=rng.choice((1.0, 4.0)),
-              servers=[[ward.named("broker").ip, ward.mqtt_port], [ward.named("web").ip, ward.web_port]])
-    ]  # fmt: skip
+        _play(
+            ward.named("nms"),
+            "poll",
+            40,
+            targets=hosts,
+            rate=rng.choice((1.0, 4.0)),
+            servers=[
+                [ward.named("broker").ip, ward.mqtt_port],
+                [ward.named("web").ip, ward.web_port],
+            ],
+        )
+    ]
 
 
 def _dhcp_burst(rng: Random, ward: Ward) -> list[Command]:
@@ -85,7 +110,9 @@ def _dhcp_burst(rng: Random, ward: Ward) -> list[Command]:
 def _arp_burst(rng: Random, ward: Ward) -> list[Command]:
     """A host comes back from sleep and speaks to a dozen hosts that it knows."""
     host = rng.choice(ward.of("station"))
-    known = [h.ip for h in ward.hosts if not h.routed and h.name != host.name and h.role != "attacker"]
+    known = [
+        h.ip for h in ward.hosts if not h.routed and h.name != host.name and h.role != "attacker"
+    ]
     return [_play(host, "wake", 10, targets=rng.sample(known, min(10, len(known))))]
 
 
@@ -96,15 +123,41 @@ def _failover(rng: Random, ward: Ward) -> list[Command]:
     first, second = ward.named("web"), ward.named("archive")
     return [
         _play(first, "hold", 12, address=address, mac=first.mac, wait=0.0, seconds=5.0),
-        _play(second, "hold", 16, address=address, mac=second.mac, wait=rng.uniform(5, 6), seconds=5.0),
+        _play(
+            second, "hold", 16, address=address, mac=second.mac, wait=rng.uniform(5, 6), seconds=5.0
+        ),
     ]
 
 
 def _page_storm(rng: Random, ward: Ward) -> list[Command]:
     """A station opens a dashboard with many parts: a burst of short HTTP connections."""
     return [
-        _play(h, "pages", 15, web=ward.named("web").ip, web_port=ward.web_port, count=rng.choice((40, 120)))
+        _play(
+            h,
+            "pages",
+            15,
+            web=ward.named("web").ip,
+            web_port=ward.web_port,
+            count=rng.choice((40, 120)),
+        )
         for h in ward.of("station")
+    ]
+
+
+def _backlog(rng: Random, ward: Ward) -> list[Command]:
+    """A device that was out of reach delivers its stored readings in one burst."""
+    return [
+        _play(
+            rng.choice(ward.of("device")),
+            "backlog",
+            15,
+            dst=ward.named("broker").ip,
+            port=ward.mqtt_port,
+            messages=rng.choice((60, 200, 400)),
+            size=rng.choice((20, 100)),
+            qos=rng.choice((0, 1)),
+            seed=rng.randrange(10**6),
+        )
     ]
 
 
@@ -118,4 +171,5 @@ EVENTS: tuple[Event, ...] = (
     Event("arp-burst", _arp_burst),
     Event("failover", _failover),
     Event("page-storm", _page_storm),
+    Event("backlog", _backlog),
 )

@@ -20,7 +20,7 @@ from agent.errors import AgentError
 from converter.datasets.labels import write_labels
 from converter.testbed.labelling import label_capture
 from converter.testbed.namespaces import clean_leftovers
-from converter.testbed.record import Happened, Interrupted, record_run
+from converter.testbed.record import Happened, InterruptedRunError, record_run
 from converter.testbed.schedule import RunSpec
 
 _STAGGER_S = 4.0
@@ -56,12 +56,19 @@ def is_finished(out: Path, spec: RunSpec) -> bool:
     return whole and isinstance(raw, dict) and raw.get("spec_digest") == spec.digest
 
 
-def label_run(out: Path, manifest: dict[str, object], happened: list[Happened]) -> dict[str, object]:
+def label_run(
+    out: Path, manifest: dict[str, object], happened: list[Happened]
+) -> dict[str, object]:
     """Write the labels of a recorded run; the manifest with their counts."""
     run = str(manifest["run"])
     episodes, unseen = label_capture(out / f"{run}.pcap", happened, run=run)
     write_labels(out / f"{run}.labels.jsonl", episodes)
-    return {**manifest, "episodes": len(episodes), "unseen": unseen, "hostile_frames": sum(e.frames for e in episodes)}
+    return {
+        **manifest,
+        "episodes": len(episodes),
+        "unseen": unseen,
+        "hostile_frames": sum(e.frames for e in episodes),
+    }
 
 
 def relabel(out: Path) -> list[str]:
@@ -76,7 +83,13 @@ def relabel(out: Path) -> list[str]:
 
 
 def record_all(
-    specs: list[RunSpec], out: Path, *, jobs: int, budget_s: float | None, tools: dict[str, str], say: Callable[[str], None]
+    specs: list[RunSpec],
+    out: Path,
+    *,
+    jobs: int,
+    budget_s: float | None,
+    tools: dict[str, str],
+    say: Callable[[str], None],
 ) -> Report:
     """Record what is not finished; `say` gets one line a run."""
     out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +98,10 @@ def record_all(
     report, stop, began = Report(), threading.Event(), time.monotonic()
     todo = []
     for spec in specs:
-        (report.skipped if is_finished(out, spec) else todo).append(spec.run if is_finished(out, spec) else spec)  # type: ignore[arg-type]
+        if is_finished(out, spec):
+            report.skipped.append(spec.run)
+        else:
+            todo.append(spec)
     total, number = len(todo), 0
     with _stopped_by_signals(stop), ThreadPoolExecutor(jobs, thread_name_prefix="ward") as pool:
         under_way: dict[Future[dict[str, object]], RunSpec] = {}
@@ -102,7 +118,9 @@ def record_all(
             for future in wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED).done:
                 spec = under_way.pop(future)
                 done = len(report.recorded) + len(report.failed) + 1
-                say(f"[{done}/{total}, {time.monotonic() - began:.0f} s] {_outcome(spec, future, report)}")
+                say(
+                    f"[{done}/{total}, {time.monotonic() - began:.0f} s] {_outcome(spec, future, report)}"
+                )
     return report
 
 
@@ -110,7 +128,7 @@ def _outcome(spec: RunSpec, future: "Future[dict[str, object]]", report: Report)
     """One line on a run that has ended; an error that is not ours is a bug and is raised."""
     try:
         manifest = future.result()
-    except Interrupted:
+    except InterruptedRunError:
         report.left.append(spec.run)
         return f"{spec.run}: stopped"
     except AgentError as e:
@@ -121,7 +139,9 @@ def _outcome(spec: RunSpec, future: "Future[dict[str, object]]", report: Report)
     return f"{spec.run}: {manifest['frames']} frames, {manifest['episodes']} episodes, 0 dropped{unseen}"
 
 
-def _one(spec: RunSpec, out: Path, number: int, stop: threading.Event, tools: dict[str, str]) -> dict[str, object]:
+def _one(
+    spec: RunSpec, out: Path, number: int, stop: threading.Event, tools: dict[str, str]
+) -> dict[str, object]:
     """Record and label one run; what an earlier attempt left is removed first."""
     for end in ("pcap", "labels.jsonl", "manifest.json"):
         (out / f"{spec.run}.{end}").unlink(missing_ok=True)

@@ -17,9 +17,15 @@ def testbed() -> None:
     """Group; mounted under `wardwatch-convert`."""
 
 
-_plan = click.option("--plan", "plan_file", required=True, type=click.Path(path_type=Path), help="Plan (TOML).")
-_seeds = click.option("--seeds", default=None, metavar="N|A:B", help="Draw the plan anew from these seeds.")
-_only = click.option("--only", multiple=True, metavar="RUN", help="Only this run; may be given several times.")
+_plan = click.option(
+    "--plan", "plan_file", required=True, type=click.Path(path_type=Path), help="Plan (TOML)."
+)
+_seeds = click.option(
+    "--seeds", default=None, metavar="N|A:B", help="Draw the plan anew from these seeds."
+)
+_only = click.option(
+    "--only", multiple=True, metavar="RUN", help="Only this run; may be given several times."
+)
 
 
 def _runs(plan: Plan, seeds: str | None, only: tuple[str, ...]) -> list[RunSpec]:
@@ -30,12 +36,16 @@ def _runs(plan: Plan, seeds: str | None, only: tuple[str, ...]) -> list[RunSpec]
         match = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", seeds)
         if match is None:
             raise ConfigError("--seeds", f"{seeds!r} is neither a number N nor a range A:B")
-        first, last = (int(match[1]), int(match[2])) if match[2] else (int(match[1]), int(match[1]) + 1)
+        first, last = (
+            (int(match[1]), int(match[2])) if match[2] else (int(match[1]), int(match[1]) + 1)
+        )
         specs = [s for seed in range(first, last) for s in expand(plan, seed)]
     known = {s.run for s in specs}
     for name in only:
         if name not in known:
-            raise ConfigError("--only", f"{name!r} is no run of this plan (`testbed plan` lists them)")
+            raise ConfigError(
+                "--only", f"{name!r} is no run of this plan (`testbed plan` lists them)"
+            )
     return [s for s in specs if not only or s.run in only]
 
 
@@ -48,10 +58,23 @@ def _fail(error: AgentError) -> None:
 @_plan
 @_seeds
 @_only
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder; default lab/PLAN.")
-@click.option("--jobs", type=click.IntRange(1, 8), default=2, show_default=True, help="Wards at once.")
-@click.option("--budget", default=None, metavar="40m", help="Begin no run after this long (s, m or h).")
-def record(plan_file: Path, seeds: str | None, only: tuple[str, ...], out: Path | None, jobs: int, budget: str | None) -> None:  # fmt: skip # noqa: E501 - one signature
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Folder; default lab/PLAN."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1, 8), default=2, show_default=True, help="Wards at once."
+)
+@click.option(
+    "--budget", default=None, metavar="40m", help="Begin no run after this long (s, m or h)."
+)
+def record(
+    plan_file: Path,
+    seeds: str | None,
+    only: tuple[str, ...],
+    out: Path | None,
+    jobs: int,
+    budget: str | None,
+) -> None:
     """Record a plan; finished runs are skipped, so it can be stopped and resumed."""
     from converter.testbed.campaign import record_all  # noqa: PLC0415 - loads the decoder
     from converter.testbed.tools import require_tools, tool_versions  # noqa: PLC0415
@@ -63,9 +86,13 @@ def record(plan_file: Path, seeds: str | None, only: tuple[str, ...], out: Path 
         require_tools()
         folder = (out or Path("lab") / plan.name).resolve()
         report = record_all(
-            specs, folder, jobs=jobs, budget_s=budget_s, tools=tool_versions(),
+            specs,
+            folder,
+            jobs=jobs,
+            budget_s=budget_s,
+            tools=tool_versions(),
             say=lambda line: click.echo(line, err=True),
-        )  # fmt: skip
+        )
     except AgentError as e:
         _fail(e)
         return
@@ -98,7 +125,9 @@ def show_plan(plan_file: Path, seeds: str | None, only: tuple[str, ...]) -> None
         _fail(e)
         return
     for spec in specs:
-        click.echo(f"{spec.run}  {spec.duration_s:.0f} s  {len(spec.ward.hosts)} hosts  {spec.digest}")
+        click.echo(
+            f"{spec.run}  {spec.duration_s:.0f} s  {len(spec.ward.hosts)} hosts  {spec.digest}"
+        )
         for s in spec.steps:
             click.echo(f"  {s.start_s:7.1f}  {s.lane:6}  {s.kind or '-':20} {s.name}")
     click.echo(f"{len(specs)} runs, {sum(s.duration_s for s in specs) / 60:.0f} minutes of capture")

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from converter.testbed import actions
 
@@ -37,10 +38,22 @@ def payload(rng: random.Random, size: int) -> bytes:
     return json.dumps({"seq": rng.randrange(10**6), "v": values}).encode()
 
 
-def broker(o: Options, rng: random.Random, *, keep_alive: int = 60, version: int | None = None) -> mqtt.Client:
+def broker(
+    o: Options,
+    rng: random.Random,
+    *,
+    keep_alive: int = 60,
+    version: MQTTProtocolVersion | None = None,
+) -> mqtt.Client:
     """A connected client whose network loop runs in a thread; it looks the broker's name up first."""
-    protocol = version or rng.choice((mqtt.MQTTv311, mqtt.MQTTv311, mqtt.MQTTv5))
-    c = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"{o['profile']}-{rng.randrange(10**6)}", protocol=protocol)  # fmt: skip # noqa: E501 - one call
+    protocol = version or rng.choice(
+        (MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5)
+    )
+    c = mqtt.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=f"{o['profile']}-{rng.randrange(10**6)}",
+        protocol=protocol,
+    )
     c.reconnect_delay_set(1, 4)
     c.max_queued_messages_set(200)
     if o["tls"]:
@@ -48,7 +61,11 @@ def broker(o: Options, rng: random.Random, *, keep_alive: int = 60, version: int
         c.tls_set_context(context)
     while not STOP.is_set():
         try:
-            c.connect(o["broker6"] if o["v6"] else o["broker"], o["tls_port"] if o["tls"] else o["port"], keep_alive)
+            c.connect(
+                o["broker6"] if o["v6"] else o["broker"],
+                o["tls_port"] if o["tls"] else o["port"],
+                keep_alive,
+            )
             break
         except OSError:
             nap(rng.uniform(0.5, 2))
@@ -125,7 +142,7 @@ def glucose(o: Options, rng: random.Random) -> None:
 
 def bed(o: Options, rng: random.Random) -> None:
     """Smart bed: MQTT 3.1.1, hardly ever a reading, kept alive by PINGREQ."""
-    c = broker(o, rng, keep_alive=rng.choice((5, 8, 10)), version=mqtt.MQTTv311)
+    c = broker(o, rng, keep_alive=rng.choice((5, 8, 10)), version=MQTTProtocolVersion.MQTTv311)
     while nap(rng.uniform(8, 25)):
         c.publish("ward/bed/position", payload(rng, 30), qos=0)
     c.disconnect()
@@ -137,7 +154,10 @@ def station(o: Options, rng: random.Random) -> None:
     c.on_connect = lambda client, *_: client.subscribe("ward/#", qos=1)
     c.subscribe("ward/#", qos=1)
     while nap(rng.expovariate(1 / 3)):
-        for path in rng.sample(("/", "/beds.html", "/trend.json", "/style.css", "/app.js", "/missing.png"), rng.randint(1, 5)):  # fmt: skip # noqa: E501 - one call
+        for path in rng.sample(
+            ("/", "/beds.html", "/trend.json", "/style.css", "/app.js", "/missing.png"),
+            rng.randint(1, 5),
+        ):
             http_call(o, "GET", path)
     c.disconnect()
 
@@ -186,7 +206,9 @@ def laptop(o: Options, rng: random.Random) -> None:
         with suppress(OSError):
             socket.getaddrinfo(rng.choice(("web.ward.test", "mail.hospital.test", "news.test")), 80)
         for _ in range(rng.randint(1, 6)):
-            http_call(o, "GET", rng.choice(("/", "/app.js", "/beds.html", "/trend.json", "/missing.png")))
+            http_call(
+                o, "GET", rng.choice(("/", "/app.js", "/beds.html", "/trend.json", "/missing.png"))
+            )
         if rng.random() < 0.15:
             c = broker(o, rng)
             c.subscribe("ward/bed/#")
@@ -208,9 +230,20 @@ def nms(o: Options, rng: random.Random) -> None:
 PROFILES: dict[str, Callable[[Options, random.Random], None]] = {
     f.__name__: f
     for f in (
-        monitor, ventilator, pump, oximeter, glucose, bed, station, hl7, hl7server, camera, laptop, nms
+        monitor,
+        ventilator,
+        pump,
+        oximeter,
+        glucose,
+        bed,
+        station,
+        hl7,
+        hl7server,
+        camera,
+        laptop,
+        nms,
     )
-}  # fmt: skip
+}
 """What `Host.profile` may say."""
 
 

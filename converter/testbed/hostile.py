@@ -38,7 +38,8 @@ def pace(rate: float, count: int) -> Iterator[int]:
 
 def _random_address(rng: Random) -> str:
     """A public-looking unicast address."""
-    return f"{rng.choice((23, 45, 62, 81, 93, 104, 151, 185))}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"  # fmt: skip # noqa: E501 - one string
+    first = rng.choice((23, 45, 62, 81, 93, 104, 151, 185))
+    return f"{first}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
 
 
 def _own_address(dst: str) -> str:
@@ -55,7 +56,9 @@ def syn_flood(o: Options) -> None:
             src = _random_address(rng) if o["spoof"] else source
             sport, seq = rng.randrange(1024, 65535), rng.randrange(2**32)
             segment = wire.tcp_syn(src, o["dst"], sport, o["port"], seq=seq, payload=filler)
-            s.sendto(wire.ipv4(src, o["dst"], 6, segment, ident=rng.randrange(65536)), (o["dst"], 0))
+            s.sendto(
+                wire.ipv4(src, o["dst"], 6, segment, ident=rng.randrange(65536)), (o["dst"], 0)
+            )
 
 
 def udp_flood(o: Options) -> None:
@@ -85,7 +88,7 @@ def connect_scan(o: Options) -> None:
     open_ones: list[socket.socket] = []
     for i in pace(o["rate"], len(o["ports"])):
         s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        s.setblocking(False)  # noqa: FBT003 - the library's way
+        s.setblocking(False)
         s.connect_ex((o["dst"], o["ports"][i]))
         open_ones.append(s)
         if len(open_ones) > 50:
@@ -104,7 +107,9 @@ def arp_poison(o: Options) -> None:
         for _ in pace(o["rate"], max(2, int(o["rate"] * o["seconds"]))):
             for told, claimed in ((o["a"], o["b"]), (o["b"], o["a"])):
                 head = macs[told] + mine + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x02"
-                s.send(head + mine + socket.inet_aton(claimed) + macs[told] + socket.inet_aton(told))
+                s.send(
+                    head + mine + socket.inet_aton(claimed) + macs[told] + socket.inet_aton(told)
+                )
 
 
 def _resolve(ip: str) -> bytes:
@@ -123,11 +128,31 @@ def _resolve(ip: str) -> bytes:
 def web_probe(o: Options) -> None:
     """GETs of paths that scanners ask for, and odd methods."""
     rng = Random(o["seed"])
-    words = ("admin", "login", ".git/config", "backup.zip", "cgi-bin/test", "phpinfo.php", "config.bak", "api/v1/users", "manager/html", ".env", "server-status", "setup", "old", "test.php")  # fmt: skip # noqa: E501 - one tuple
+    words = (
+        "admin",
+        "login",
+        ".git/config",
+        "backup.zip",
+        "cgi-bin/test",
+        "phpinfo.php",
+        "config.bak",
+        "api/v1/users",
+        "manager/html",
+        ".env",
+        "server-status",
+        "setup",
+        "old",
+        "test.php",
+    )
     for _ in pace(o["rate"], o["count"]):
-        method, path = rng.choice(("GET", "GET", "GET", "HEAD", "OPTIONS", "TRACE")), rng.choice(words)
+        method, path = (
+            rng.choice(("GET", "GET", "GET", "HEAD", "OPTIONS", "TRACE")),
+            rng.choice(words),
+        )
         with suppress(OSError), socket.create_connection((o["dst"], o["port"]), 2) as s:
-            s.sendall(f"{method} /{path}?{rng.randrange(999)} HTTP/1.0\r\nHost: {o['dst']}\r\n\r\n".encode())
+            s.sendall(
+                f"{method} /{path}?{rng.randrange(999)} HTTP/1.0\r\nHost: {o['dst']}\r\n\r\n".encode()
+            )
             while s.recv(4096):
                 pass
 
@@ -153,7 +178,15 @@ def mqtt_connect(o: Options) -> None:
             if o["tls"]:
                 s = context.wrap_socket(s)
             word = f"{rng.randrange(10**6):06}" if o["user"] else ""
-            s.sendall(wire.connect(_client(rng), level=o["level"], keep_alive=o["keep_alive"], user=o["user"], password=word))  # fmt: skip # noqa: E501 - one call
+            s.sendall(
+                wire.connect(
+                    _client(rng),
+                    level=o["level"],
+                    keep_alive=o["keep_alive"],
+                    user=o["user"],
+                    password=word,
+                )
+            )
             if o["hold"]:
                 held.append(s)
             else:
@@ -185,18 +218,19 @@ def mqtt_slow(o: Options) -> None:
 
 
 def mqtt_publish(o: Options) -> None:
-    """PUBLISH as fast as told on a few connections; coalesced: as many a segment as fit."""
+    """PUBLISH as fast as told on a few connections, as many a write as fit into `fill` bytes."""
     rng = Random(o["seed"])
     sockets = [_open(o) for _ in range(o["connections"])]
     for s in sockets:
         s.sendall(wire.connect(_client(rng)))
         s.recv(16)
     body = bytes(rng.randrange(32, 127) for _ in range(o["size"]))
-    batch = max(1, 1400 // (len(body) + len(o["topic"]) + 6)) if o["coalesce"] else 1
+    batch = max(1, o["fill"] // (len(body) + len(o["topic"]) + 6))
     for i in pace(o["rate"] / batch, o["messages"] // batch):
         s = sockets[i % len(sockets)]
         data = b"".join(
-            wire.publish(o["topic"], body, qos=o["qos"], packet_id=1 + (i * batch + j) % 65535) for j in range(batch)
+            wire.publish(o["topic"], body, qos=o["qos"], packet_id=1 + (i * batch + j) % 65535)
+            for j in range(batch)
         )
         with suppress(OSError):
             s.sendall(data)
@@ -210,8 +244,9 @@ def mqtt_publish(o: Options) -> None:
 def paho_publish(o: Options) -> None:
     """The same through a client library."""
     from paho.mqtt import client as mqtt  # noqa: PLC0415 - half the start-up time of the others
+    from paho.mqtt.enums import CallbackAPIVersion  # noqa: PLC0415
 
-    c = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    c = mqtt.Client(CallbackAPIVersion.VERSION2)
     c.connect(o["dst"], o["port"])
     c.loop_start()
     for _ in pace(o["rate"], o["messages"]):
@@ -243,7 +278,10 @@ def _case(name: str, rng: Random) -> tuple[bool, bytes]:
         "short_body": (True, b"\x40\x01\x00"),
         "server_packet": (True, wire.packet(0x20, b"\x00\x00")),
         "bad_utf8": (True, wire.publish(b"a/\xff\xfe/b", b"x")),
-        "random": (rng.random() < 0.5, bytes(rng.randrange(256) for _ in range(rng.randrange(4, 120)))),
+        "random": (
+            rng.random() < 0.5,
+            bytes(rng.randrange(256) for _ in range(rng.randrange(4, 120))),
+        ),
     }
     return table[name]
 
@@ -269,10 +307,19 @@ def mqtt_malformed(o: Options) -> None:
 TOOLS: dict[str, Callable[[Options], None]] = {
     f.__name__: f
     for f in (
-        syn_flood, udp_flood, icmp_sweep, connect_scan, arp_poison, web_probe, mqtt_connect, mqtt_slow,
-        mqtt_publish, paho_publish, mqtt_malformed,
+        syn_flood,
+        udp_flood,
+        icmp_sweep,
+        connect_scan,
+        arp_poison,
+        web_probe,
+        mqtt_connect,
+        mqtt_slow,
+        mqtt_publish,
+        paho_publish,
+        mqtt_malformed,
     )
-}  # fmt: skip
+}
 
 if __name__ == "__main__":
     if MARK not in os.environ:

@@ -23,17 +23,28 @@ _SLACK_NS = 1_000_000_000
 """Frames may stand in the kernel's queues when a tool has ended."""
 
 
-def label_capture(pcap: Path, happened: "Sequence[Happened]", *, run: str) -> tuple[list[Episode], list[str]]:
+def label_capture(
+    pcap: Path, happened: "Sequence[Happened]", *, run: str
+) -> tuple[list[Episode], list[str]]:
     """Episodes in order of time, and attacks (`kind/variant`) that left no frame."""
     drafts = [
         Episode(
-            run=run, kind=h.step.kind, variant=h.step.name, tool=h.step.tool, start_ns=h.began_ns,
-            end_ns=h.ended_ns + _SLACK_NS, attackers=h.attackers, victims=h.step.victims, spoofed=h.step.spoofed,
-            distributed=h.step.distributed, ports=h.step.ports, attacker_macs=h.attacker_macs,
+            run=run,
+            kind=h.step.kind,
+            variant=h.step.name,
+            tool=h.step.tool,
+            start_ns=h.began_ns,
+            end_ns=h.ended_ns + _SLACK_NS,
+            attackers=h.attackers,
+            victims=h.step.victims,
+            spoofed=h.step.spoofed,
+            distributed=h.step.distributed,
+            ports=h.step.ports,
+            attacker_macs=h.attacker_macs,
         )
         for h in happened
         if h.step.kind
-    ]  # fmt: skip
+    ]
     first = [0] * len(drafts)
     last = [0] * len(drafts)
     frames = [0] * len(drafts)
@@ -44,7 +55,9 @@ def label_capture(pcap: Path, happened: "Sequence[Happened]", *, run: str) -> tu
             for i, draft in enumerate(drafts):
                 times = table.ts_ns[hostile_frames(table, draft)]
                 if len(times):
-                    first[i] = int(times.min()) if not frames[i] else min(first[i], int(times.min()))
+                    first[i] = (
+                        int(times.min()) if not frames[i] else min(first[i], int(times.min()))
+                    )
                     last[i] = max(last[i], int(times.max()))
                     frames[i] += int(np.size(times))
     seen = [

@@ -77,14 +77,22 @@ def draw_ward(rng: Random, *, devices: int, offloads: bool, tls: bool, ipv6: boo
     gateway_number = rng.choice((1, 254))
     hosts: list[Host] = []
 
-    def add(name: str, role: str, profile: str = "", *, tls: bool = False, v6: bool = False) -> None:
+    def add(
+        name: str, role: str, profile: str = "", *, tls: bool = False, v6: bool = False
+    ) -> None:
         number = gateway_number if role == "gateway" else numbers.pop()
         hosts.append(
             Host(
-                name=name, role=role, profile=profile, mac=_mac(rng), ip=f"{subnet}.{number}",
-                ip6=f"{prefix6}{number:x}" if prefix6 else "", tls=tls, v6=v6,
+                name=name,
+                role=role,
+                profile=profile,
+                mac=_mac(rng),
+                ip=f"{subnet}.{number}",
+                ip6=f"{prefix6}{number:x}" if prefix6 else "",
+                tls=tls,
+                v6=v6,
             )
-        )  # fmt: skip
+        )
 
     add("gw", "gateway")
     add("broker", "broker")
@@ -101,14 +109,27 @@ def draw_ward(rng: Random, *, devices: int, offloads: bool, tls: bool, ipv6: boo
     for i in range(3):
         add(f"guest{i}", "attacker", "laptop")
     hosts.append(
-        Host(name="clinic", role="clinic", mac=_mac(rng), ip=f"{clinic}.{rng.randrange(2, 250)}", routed=True)
-    )  # fmt: skip
+        Host(
+            name="clinic",
+            role="clinic",
+            mac=_mac(rng),
+            ip=f"{clinic}.{rng.randrange(2, 250)}",
+            routed=True,
+        )
+    )
     mqtt_port = 1883 if rng.random() < 0.8 else rng.randrange(2000, 20000)
     return Ward(
-        subnet=subnet, clinic=clinic, prefix6=prefix6, hosts=hosts, mqtt_port=mqtt_port,
-        tls_port=8883 if tls else 0, auth_port=1884, web_port=rng.choice((80, 80, 8080)),
-        offloads=offloads, reachable_ms=rng.choice((8_000, 15_000, 30_000)),
-    )  # fmt: skip
+        subnet=subnet,
+        clinic=clinic,
+        prefix6=prefix6,
+        hosts=hosts,
+        mqtt_port=mqtt_port,
+        tls_port=8883 if tls else 0,
+        auth_port=1884,
+        web_port=rng.choice((80, 80, 8080)),
+        offloads=offloads,
+        reachable_ms=rng.choice((8_000, 15_000, 30_000)),
+    )
 
 
 def _mac(rng: Random) -> str:

@@ -47,7 +47,9 @@ def clean_leftovers() -> list[str]:
 
 def _delete(name: str) -> None:
     """End what still runs in a namespace, and remove it."""
-    found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
+    )
     for pid in found.stdout.split():
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
@@ -74,24 +76,35 @@ class Namespaces:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip # noqa: E501 - one signature
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._remove()
 
     def netns(self, host: str) -> str:
         """The namespace's name of a host."""
         return self.prefix + host
 
-    def start(self, host: str, argv: list[str], *, log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, host: str, argv: list[str], *, log: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process in a host's namespace, in a session of its own."""
         words = [sys.executable if w == "{python}" else w for w in argv]
         env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") + ":/usr/sbin:/sbin"}
-        env |= {"LC_ALL": "C", MARK: self.prefix, "PYTHONPATH": _ROOT, "HOME": str(self.folder)}  # fmt: skip # noqa: E501 - one dict
+        env |= {"LC_ALL": "C", MARK: self.prefix, "PYTHONPATH": _ROOT, "HOME": str(self.folder)}
         try:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", self.netns(host), "setpriv", "--pdeathsig", "KILL", *words],
-                stdin=subprocess.PIPE, stdout=log or subprocess.DEVNULL, stderr=log or subprocess.DEVNULL,
-                env=env, cwd=self.folder, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=log or subprocess.DEVNULL,
+                stderr=log or subprocess.DEVNULL,
+                env=env,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         except OSError as e:
             raise TestbedError(f"{argv[0]}: cannot be started ({e.strerror})") from e
         self.processes.append(process)
@@ -100,17 +113,24 @@ class Namespaces:
     def run(self, host: str, script: str) -> None:
         """Run a few shell commands in a host's namespace; any that fails is our own fault."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.netns(host), "sh", "-ec", script], capture_output=True, text=True, check=False
+            ["ip", "netns", "exec", self.netns(host), "sh", "-ec", script],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            raise TestbedError(f"namespace {self.netns(host)}: {done.stderr.strip().splitlines()[-1:]}")
+            raise TestbedError(
+                f"namespace {self.netns(host)}: {done.stderr.strip().splitlines()[-1:]}"
+            )
 
     def tell(self, process: subprocess.Popen[bytes], name: str) -> None:
         """Send a signal (`INT`, `TERM`, `KILL`) to a process's group."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, getattr(signal, f"SIG{name}"))
 
-    def end(self, process: subprocess.Popen[bytes], *, stop: str = "TERM", wait_s: float = 2.0) -> None:
+    def end(
+        self, process: subprocess.Popen[bytes], *, stop: str = "TERM", wait_s: float = 2.0
+    ) -> None:
         """End one process: the signal to its group, then SIGKILL."""
         for name, patience in ((stop, wait_s), ("KILL", 5.0)):
             self.tell(process, name)
@@ -130,28 +150,54 @@ class Namespaces:
             _ip("netns", "add", self.netns(name))
             self.made.append(self.netns(name))
         gateway = self.ward.named("gw")
-        lines = ["link set lo up", f"link add br0 address {gateway.mac} type bridge stp_state 0 mcast_snooping 0"]
+        lines = [
+            "link set lo up",
+            f"link add br0 address {gateway.mac} type bridge stp_state 0 mcast_snooping 0",
+        ]
         for i, h in enumerate(h for h in hosts if h.name != "gw"):
-            lines.append(f"link add v{i} type veth peer name eth0 address {h.mac} netns {self.netns(h.name)}")
+            lines.append(
+                f"link add v{i} type veth peer name eth0 address {h.mac} netns {self.netns(h.name)}"
+            )
             lines += [f"link set v{i} up"] if h.routed else [f"link set v{i} master br0 up"]
             lines += [f"addr add {self.ward.clinic}.1/24 dev v{i}"] if h.routed else []
-        lines += ["link set br0 up", f"addr add {gateway.ip}/24 dev br0", "route add blackhole default"]
+        lines += [
+            "link set br0 up",
+            f"addr add {gateway.ip}/24 dev br0",
+            "route add blackhole default",
+        ]
         lines += [f"addr add {gateway.ip6}/64 dev br0 nodad"] if gateway.ip6 else []
         self._batch("gw", lines)
-        self.run("gw", f"echo 1 > /proc/sys/net/ipv4/ip_forward; {self._offload_script('br0')}; for i in /sys/class/net/v*; do i=${{i##*/}}; {self._offload_script('$i')}; done; {self._ageing('br0')}")  # fmt: skip # noqa: E501 - one script
+        self.run(
+            "gw",
+            "echo 1 > /proc/sys/net/ipv4/ip_forward; "
+            f"{self._offload_script('br0')}; {self._ageing('br0')}; "
+            f"for i in /sys/class/net/v*; do i=${{i##*/}}; {self._offload_script('$i')}; done",
+        )
         for h in hosts:
             if h.name != "gw":
                 self._host(h, gateway)
         if self.load:
-            self._batch("out0", [
-                "link set lo up", f"link add e0 type veth peer name e0 netns {self.netns('out1')}",
-                "addr add 203.0.113.1/24 dev e0", "link set e0 up",
-            ])  # fmt: skip
-            self._batch("out1", ["link set lo up", "addr add 203.0.113.2/24 dev e0", "link set e0 up"])
+            self._batch(
+                "out0",
+                [
+                    "link set lo up",
+                    f"link add e0 type veth peer name e0 netns {self.netns('out1')}",
+                    "addr add 203.0.113.1/24 dev e0",
+                    "link set e0 up",
+                ],
+            )
+            self._batch(
+                "out1", ["link set lo up", "addr add 203.0.113.2/24 dev e0", "link set e0 up"]
+            )
 
     def _host(self, h: Host, gateway: Host) -> None:
         via = f"{self.ward.clinic}.1" if h.routed else gateway.ip
-        lines = ["link set lo up", f"addr add {h.ip}/24 dev eth0", "link set eth0 up", f"route add default via {via}"]
+        lines = [
+            "link set lo up",
+            f"addr add {h.ip}/24 dev eth0",
+            "link set eth0 up",
+            f"route add default via {via}",
+        ]
         lines += [f"addr add {h.ip6}/64 dev eth0 nodad"] if h.ip6 and not h.routed else []
         self._batch(h.name, lines)
         self.run(h.name, f"{self._offload_script('eth0')}; {self._ageing('eth0')}")
@@ -167,14 +213,21 @@ class Namespaces:
 
     def _ageing(self, link: str) -> str:
         base = f"/proc/sys/net/ipv4/neigh/{link}"
-        return f"echo {self.ward.reachable_ms} > {base}/base_reachable_time_ms; echo 2 > {base}/delay_first_probe_time"
+        reachable = f"echo {self.ward.reachable_ms} > {base}/base_reachable_time_ms"
+        return f"{reachable}; echo 2 > {base}/delay_first_probe_time"
 
     def _batch(self, host: str, lines: list[str]) -> None:
         done = subprocess.run(
-            ["ip", "-n", self.netns(host), "-batch", "-"], input="\n".join(lines), text=True, capture_output=True, check=False
+            ["ip", "-n", self.netns(host), "-batch", "-"],
+            input="\n".join(lines),
+            text=True,
+            capture_output=True,
+            check=False,
         )
         if done.returncode:
-            raise TestbedError(f"namespace {self.netns(host)}: {done.stderr.strip().splitlines()[-1:]}")
+            raise TestbedError(
+                f"namespace {self.netns(host)}: {done.stderr.strip().splitlines()[-1:]}"
+            )
 
     def _remove(self) -> None:
         """End every process at once, then each namespace."""

@@ -6,6 +6,7 @@ Two plans that are equal expand to equal runs (`schedule.expand`): nothing here 
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -78,7 +79,7 @@ def load_plan(path: Path) -> Plan:
 
 
 def _dotted(message: str) -> tuple[str, str]:
-    """msgspec's `problem - at `$.group[0].runs`` as (dotted path, problem)."""
+    """From msgspec's `problem - at `$.group[0].runs`` as (dotted path, problem)."""
     problem, _, where = message.partition(" - at ")
     path = where.strip("`").removeprefix("$").removeprefix(".")
     unknown = re.search(r"unknown field `([^`]+)`", problem)
@@ -93,28 +94,33 @@ def _dotted(message: str) -> tuple[str, str]:
 def _check(plan: Plan) -> None:
     """What types cannot say: ranges run upward, names exist and are unique."""
     names = [g.name for g in plan.group]
-    known = {v.name for v in VARIANTS}
     for i, g in enumerate(plan.group):
         at = f"group[{i}]"
         if g.name in names[:i]:
             raise ConfigError(f"{at}.name", f"{g.name!r} is taken by an earlier group")
-        for key in ("duration_s", "episodes", "gap_s", "benign_events", "devices"):
-            low, high = getattr(g, key)
-            if not 0 <= low <= high:
-                raise ConfigError(f"{at}.{key}", f"[{low}, {high}] is not a range upward from 0")
-        if g.duration_s[0] < 5 or g.duration_s[1] > 3600:
-            raise ConfigError(f"{at}.duration_s", "must lie between 5 and 3600")
-        if g.devices[1] > 40:
-            raise ConfigError(f"{at}.devices", "at most 40")
-        for j, kind in enumerate(g.kinds):
-            if kind not in KINDS:
-                raise ConfigError(f"{at}.kinds[{j}]", f"{kind!r} is not one of {' '.join(KINDS)}")
+        _check_ranges(g, at)
+        _check_names(f"{at}.kinds", g.kinds, KINDS)
         for key in ("variants", "exclude"):
-            for j, name in enumerate(getattr(g, key)):
-                if name not in known:
-                    raise ConfigError(f"{at}.{key}[{j}]", f"{name!r} is no variant (`check` lists them)")
+            _check_names(f"{at}.{key}", getattr(g, key), [v.name for v in VARIANTS])
         if g.episodes[1] and not choices(g):
             raise ConfigError(f"{at}.variants", "no variant is left for these kinds")
+
+
+def _check_ranges(g: Group, at: str) -> None:
+    for key in ("duration_s", "episodes", "gap_s", "benign_events", "devices"):
+        low, high = getattr(g, key)
+        if not 0 <= low <= high:
+            raise ConfigError(f"{at}.{key}", f"[{low}, {high}] is not a range upward from 0")
+    if g.duration_s[0] < 5 or g.duration_s[1] > 3600:
+        raise ConfigError(f"{at}.duration_s", "must lie between 5 and 3600")
+    if g.devices[1] > 40:
+        raise ConfigError(f"{at}.devices", "at most 40")
+
+
+def _check_names(at: str, names: list[str], known: Sequence[str]) -> None:
+    for j, name in enumerate(names):
+        if name not in known:
+            raise ConfigError(f"{at}[{j}]", f"{name!r} is not one of {' '.join(known)}")
 
 
 def choices(group: Group) -> dict[str, list[str]]:

@@ -56,11 +56,13 @@ class _Running:
     statuses: list[int] = field(default_factory=list)
 
 
-class Interrupted(TestbedError):
+class InterruptedRunError(TestbedError):
     """Recording was stopped from outside."""
 
 
-def record_run(spec: RunSpec, out: Path, *, number: int, stop: threading.Event) -> dict[str, object]:
+def record_run(
+    spec: RunSpec, out: Path, *, number: int, stop: threading.Event
+) -> dict[str, object]:
     """Record one run into `out`; the manifest without the labels' part."""
     pcap = out / f"{spec.run}.pcap"
     load = any(s.lane == "load" for s in spec.steps)
@@ -70,15 +72,28 @@ def record_run(spec: RunSpec, out: Path, *, number: int, stop: threading.Event) 
             play = _Play(spec, ns, stop)
             counts = play.whole(folder / "ward.pcap")
         if counts["dropped"]:
-            raise TestbedError(f"{spec.run}: the kernel dropped {counts['dropped']} frames of the capture; record it again with fewer --jobs")  # fmt: skip # noqa: E501 - one line
+            raise TestbedError(
+                f"{spec.run}: the kernel dropped {counts['dropped']} frames of the capture; "
+                "record it again with fewer --jobs"
+            )
         shutil.move(folder / "ward.pcap", pcap)
     return {
-        "run": spec.run, "plan": spec.plan, "seed": spec.seed, "spec_digest": spec.digest,
-        "placement": "bridge", "duration_s": spec.duration_s, "frames": counts["captured"],
-        "dropped": counts["dropped"], "sha256": _sha256(pcap), "offloads": spec.ward.offloads,
-        "background_load": load, "cold_start": spec.cold_start, "active_attackers": spec.active_attackers,
-        "ward": spec.ward, "happened": play.happened,
-    }  # fmt: skip
+        "run": spec.run,
+        "plan": spec.plan,
+        "seed": spec.seed,
+        "spec_digest": spec.digest,
+        "placement": "bridge",
+        "duration_s": spec.duration_s,
+        "frames": counts["captured"],
+        "dropped": counts["dropped"],
+        "sha256": _sha256(pcap),
+        "offloads": spec.ward.offloads,
+        "background_load": load,
+        "cold_start": spec.cold_start,
+        "active_attackers": spec.active_attackers,
+        "ward": spec.ward,
+        "happened": play.happened,
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -117,7 +132,7 @@ class _Play:
 
     def _wait(self, seconds: float) -> None:
         if self.stop.wait(seconds):
-            raise Interrupted(f"{self.spec.run}: stopped; its recording is not kept")
+            raise InterruptedRunError(f"{self.spec.run}: stopped; its recording is not kept")
 
     def _start_devices(self) -> None:
         for h in self.spec.ward.hosts:
@@ -128,40 +143,52 @@ class _Play:
         ward = self.spec.ward
         broker = ward.named("broker")
         options = {
-            "profile": h.profile, "seed": self.rng.randrange(2**31), "stagger_s": 2.5, "tls": h.tls, "v6": h.v6,
-            "broker": "broker.ward.test", "broker6": broker.ip6, "port": ward.mqtt_port, "tls_port": ward.tls_port,
-            "ca": str(self.ns.folder / "ca.pem"), "web": "web.ward.test", "web_port": ward.web_port,
-            "archive": ward.named("archive").ip, "gateway": ward.named("gw").ip,
+            "profile": h.profile,
+            "seed": self.rng.randrange(2**31),
+            "stagger_s": 2.5,
+            "tls": h.tls,
+            "v6": h.v6,
+            "broker": "broker.ward.test",
+            "broker6": broker.ip6,
+            "port": ward.mqtt_port,
+            "tls_port": ward.tls_port,
+            "ca": str(self.ns.folder / "ca.pem"),
+            "web": "web.ward.test",
+            "web_port": ward.web_port,
+            "archive": ward.named("archive").ip,
+            "gateway": ward.named("gw").ip,
             "hosts": [x.ip for x in ward.hosts if x.role not in {"nms", "attacker", "clinic"}],
-        }  # fmt: skip
-        argv = ["{python}", "-m", "converter.testbed.devices", msgspec.json.encode(options).decode()]
+        }
+        argv = [
+            "{python}",
+            "-m",
+            "converter.testbed.devices",
+            msgspec.json.encode(options).decode(),
+        ]
         self.devices[h.name] = self.ns.start(h.name, argv)
 
     def _steps(self) -> None:
         """Begin what is due, look after what runs, until the time and the attacks are over."""
         waiting = list(self.spec.steps)
-        attack_free_at = quiet_until = 0.0
+        end_s = self.spec.duration_s
+        attack_free_s = 0.0
         while True:
             now = time.monotonic() - self.start
+            for r in [r for r in self.running if self._over(r)]:
+                self._finish(r)
+                if r.step.lane == "attack":
+                    ended = time.monotonic() - self.start
+                    attack_free_s, end_s = ended + 1.5, max(end_s, ended + TAIL_S)
             busy = any(r.step.lane == "attack" for r in self.running)
-            for step in [s for s in waiting if s.start_s <= now]:
-                if step.lane == "attack":
-                    if busy or now < attack_free_at:
-                        continue
-                    busy = True
+            for step in _due(waiting, now, attack=not busy and now >= attack_free_s):
                 waiting.remove(step)
                 self._begin(step)
-            for r in list(self.running):
-                if self._over(r):
-                    self._finish(r)
-                    if r.step.lane == "attack":
-                        ended = time.monotonic() - self.start
-                        attack_free_at, quiet_until = ended + 1.5, ended + TAIL_S
-            attacks_left = busy or any(s.lane == "attack" for s in waiting)
-            if now >= max(self.spec.duration_s, quiet_until) and not attacks_left:
+            if now >= end_s and not busy and not any(s.lane == "attack" for s in waiting):
                 break
             if now > self.spec.duration_s * 1.5 + 60:
-                raise TestbedError(f"{self.spec.run}: took far longer than planned; the machine is too busy")
+                raise TestbedError(
+                    f"{self.spec.run}: took far longer than planned; the machine is too busy"
+                )
             self._wait(_TICK_S)
         for r in list(self.running):
             for command, process in r.left:
@@ -182,13 +209,17 @@ class _Play:
             self._wait(0.4)
         for command in step.commands:
             if command.forward is not None:
-                self.ns.run(command.host, f"echo {int(command.forward)} > /proc/sys/net/ipv4/ip_forward")
+                self.ns.run(
+                    command.host, f"echo {int(command.forward)} > /proc/sys/net/ipv4/ip_forward"
+                )
             for alias in command.aliases:
                 self.ns.run(command.host, f"ip addr add {alias}/32 dev eth0")
         began_ns, now = time.time_ns(), time.monotonic()
         left = [(c, self.ns.start(c.host, c.argv)) for c in step.commands]
         self.running.append(
-            _Running(step, began_ns, left, [now + c.limit_s for c in step.commands], [False] * len(left))
+            _Running(
+                step, began_ns, left, [now + c.limit_s for c in step.commands], [False] * len(left)
+            )
         )
 
     def _over(self, r: _Running) -> bool:
@@ -215,10 +246,14 @@ class _Play:
         aliases = [a for c in step.commands for a in c.aliases]
         self.happened.append(
             Happened(
-                step=step, began_ns=r.began_ns, ended_ns=time.time_ns(), statuses=r.statuses,
-                attackers=[h.ip for h in hosts] + aliases, attacker_macs=[h.mac for h in hosts],
+                step=step,
+                began_ns=r.began_ns,
+                ended_ns=time.time_ns(),
+                statuses=r.statuses,
+                attackers=[h.ip for h in hosts] + aliases,
+                attacker_macs=[h.mac for h in hosts],
             )
-        )  # fmt: skip
+        )
         for command in step.commands:
             if command.forward:
                 self.ns.run(command.host, "echo 0 > /proc/sys/net/ipv4/ip_forward")
@@ -234,5 +269,19 @@ class _Play:
             self.ns.end(self.broker)
         self.broker = services.start_broker(self.ns)
         self.happened.append(
-            Happened(step=step, began_ns=began_ns, ended_ns=time.time_ns(), statuses=[0], attackers=[], attacker_macs=[])
+            Happened(
+                step=step,
+                began_ns=began_ns,
+                ended_ns=time.time_ns(),
+                statuses=[0],
+                attackers=[],
+                attacker_macs=[],
+            )
         )
+
+
+def _due(waiting: list[Step], now: float, *, attack: bool) -> list[Step]:
+    """Steps whose time has come; of the attacks the first, and only if one may begin."""
+    due = [s for s in waiting if s.start_s <= now]
+    attacks = [s for s in due if s.lane == "attack"][: int(attack)]
+    return attacks + [s for s in due if s.lane != "attack"]

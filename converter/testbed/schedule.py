@@ -71,7 +71,9 @@ def expand(plan: Plan, seed: int | None = None) -> list[RunSpec]:
         decks = _Decks(group, Random(f"{drawn}/{group.name}/decks"))
         for i in range(group.runs):
             name = f"{prefix}-{group.name}{i:02}"
-            out.append(_run(plan, group, Random(f"{drawn}/{name}"), decks, name=name, seed=drawn, number=i))
+            out.append(
+                _run(plan, group, Random(f"{drawn}/{name}"), decks, name=name, seed=drawn, number=i)
+            )
     return out
 
 
@@ -100,7 +102,9 @@ class _Decks:
         return self.rng.sample(items, len(items))
 
 
-def _run(plan: Plan, group: Group, rng: Random, decks: _Decks, *, name: str, seed: int, number: int) -> RunSpec:
+def _run(
+    plan: Plan, group: Group, rng: Random, decks: _Decks, *, name: str, seed: int, number: int
+) -> RunSpec:
     """Draw one run. Shares are dealt by the run's number, so that few runs hold to them too."""
 
     def share(value: float, salt: int) -> bool:
@@ -108,21 +112,31 @@ def _run(plan: Plan, group: Group, rng: Random, decks: _Decks, *, name: str, see
 
     duration_s = round(rng.uniform(*group.duration_s), 1)
     ward = draw_ward(
-        rng, devices=rng.randint(*group.devices), offloads=share(group.offload_share, 3),
-        tls=share(group.tls_share, 9), ipv6=share(group.ipv6_share, 14),
-    )  # fmt: skip
+        rng,
+        devices=rng.randint(*group.devices),
+        offloads=share(group.offload_share, 3),
+        tls=share(group.tls_share, 9),
+        ipv6=share(group.ipv6_share, 14),
+    )
     attacks = list(_attacks(group, rng, decks, ward, duration_s))
     steps = attacks + list(_events(group, rng, ward, duration_s, attacks))
     if share(group.load_share, 5 if attacks else 11):
         steps += _load(rng, duration_s)
     return RunSpec(
-        run=name, plan=plan.name, seed=seed, duration_s=duration_s, ward=ward,
-        cold_start=rng.random() < 0.5, active_attackers=share(group.active_attackers_share, 1),
+        run=name,
+        plan=plan.name,
+        seed=seed,
+        duration_s=duration_s,
+        ward=ward,
+        cold_start=rng.random() < 0.5,
+        active_attackers=share(group.active_attackers_share, 1),
         steps=sorted(steps, key=lambda s: s.start_s),
-    )  # fmt: skip
+    )
 
 
-def _attacks(group: Group, rng: Random, decks: _Decks, ward: Ward, duration_s: float) -> Iterator[Step]:
+def _attacks(
+    group: Group, rng: Random, decks: _Decks, ward: Ward, duration_s: float
+) -> Iterator[Step]:
     """Attacks one after the other until the time or their number is used up."""
     wanted, t = rng.randint(*group.episodes), min(WARM_UP_S, duration_s / 4) + rng.uniform(0, 3)
     for _ in range(wanted):
@@ -134,21 +148,34 @@ def _attacks(group: Group, rng: Random, decks: _Decks, ward: Ward, duration_s: f
             decks.give_back(kind, name)
             return
         yield Step(
-            start_s=round(t, 3), lane="attack", name=name, kind=kind, tool=row.tool, commands=attack.commands,
-            attackers=[h.name for h in hosts], victims=attack.victims, spoofed=attack.spoofed,
-            distributed=attack.distributed, ports=attack.ports, expect_s=round(attack.expect_s, 2),
-        )  # fmt: skip
+            start_s=round(t, 3),
+            lane="attack",
+            name=name,
+            kind=kind,
+            tool=row.tool,
+            commands=attack.commands,
+            attackers=[h.name for h in hosts],
+            victims=attack.victims,
+            spoofed=attack.spoofed,
+            distributed=attack.distributed,
+            ports=attack.ports,
+            expect_s=round(attack.expect_s, 2),
+        )
         t += attack.expect_s + rng.uniform(*group.gap_s)
 
 
-def _events(group: Group, rng: Random, ward: Ward, duration_s: float, attacks: list[Step]) -> Iterator[Step]:
+def _events(
+    group: Group, rng: Random, ward: Ward, duration_s: float, attacks: list[Step]
+) -> Iterator[Step]:
     """Benign events at any time; those that would end an attack only where no attack is."""
     n = rng.randint(*group.benign_events)
     pool = [e for e in EVENTS if not (e.disturbs and attacks)]
     picked = rng.sample(pool, min(n, len(pool)))
     times = sorted(rng.uniform(6, max(7, duration_s - 12)) for _ in picked)
     for event, t in zip(picked, times, strict=True):
-        yield Step(start_s=round(t, 3), lane="benign", name=event.name, commands=event.build(rng, ward))
+        yield Step(
+            start_s=round(t, 3), lane="benign", name=event.name, commands=event.build(rng, ward)
+        )
 
 
 def _load(rng: Random, duration_s: float) -> list[Step]:
@@ -157,11 +184,42 @@ def _load(rng: Random, duration_s: float) -> list[Step]:
     each = duration_s / (2 * n)
     return [
         Step(
-            start_s=round(i * duration_s / n + rng.uniform(0, each), 2), lane="load", name="load", expect_s=each,
+            start_s=round(i * duration_s / n + rng.uniform(0, each), 2),
+            lane="load",
+            name="load",
+            expect_s=each,
             commands=[
-                Command(host="out0", argv=["hping3", "-q", "-n", "--udp", "-p", "9", "-i", f"u{rng.choice((200, 500, 1000))}", "-d", "64", "203.0.113.2"], limit_s=each),  # fmt: skip # noqa: E501 - one call
-                Command(host="out1", argv=["{python}", "-m", "converter.testbed.devices", msgspec.json.encode({"profile": "burn", "seconds": each, "share": rng.choice((0.3, 0.6))}).decode()], limit_s=each + 5, stop="TERM"),  # fmt: skip # noqa: E501 - one call
+                Command(
+                    host="out0",
+                    argv=[
+                        "hping3",
+                        "-q",
+                        "-n",
+                        "--udp",
+                        "-p",
+                        "9",
+                        "-i",
+                        f"u{rng.choice((200, 500, 1000))}",
+                        "-d",
+                        "64",
+                        "203.0.113.2",
+                    ],
+                    limit_s=each,
+                ),
+                Command(
+                    host="out1",
+                    argv=[
+                        "{python}",
+                        "-m",
+                        "converter.testbed.devices",
+                        msgspec.json.encode(
+                            {"profile": "burn", "seconds": each, "share": rng.choice((0.3, 0.6))}
+                        ).decode(),
+                    ],
+                    limit_s=each + 5,
+                    stop="TERM",
+                ),
             ],
         )
         for i in range(n)
-    ]  # fmt: skip
+    ]

@@ -32,7 +32,9 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 def missing_tools() -> list[str]:
     """Debian packages whose tool is not found, sorted."""
-    return sorted({package for tool, (package, _) in TOOLS.items() if shutil.which(tool, path=_PATH) is None})
+    return sorted(
+        {package for tool, (package, _) in TOOLS.items() if shutil.which(tool, path=_PATH) is None}
+    )
 
 
 def require_tools() -> None:

@@ -25,7 +25,13 @@ def packet(first: int, body: bytes) -> bytes:
 
 
 def connect(
-    client: str, *, level: int = 4, keep_alive: int = 60, user: str = "", password: str = "", flags: int = 2
+    client: str,
+    *,
+    level: int = 4,
+    keep_alive: int = 60,
+    user: str = "",
+    password: str = "",
+    flags: int = 2,
 ) -> bytes:
     """A CONNECT; clean start unless `flags` says otherwise."""
     body = text("MQTT" if level >= 4 else "MQIsdp") + bytes((level,))
@@ -45,20 +51,27 @@ def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def ipv4(source: str, destination: str, protocol: int, payload: bytes, *, ident: int, ttl: int = 64) -> bytes:
+def ipv4(
+    source: str, destination: str, protocol: int, payload: bytes, *, ident: int, ttl: int = 64
+) -> bytes:
     """A datagram with its header; the kernel fills the header checksum in on a raw socket."""
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), ident, 0, ttl, protocol, 0)
     return head + socket.inet_aton(source) + socket.inet_aton(destination) + payload
 
 
-def tcp_syn(source: str, destination: str, sport: int, dport: int, *, seq: int, payload: bytes = b"") -> bytes:
+def tcp_syn(
+    source: str, destination: str, sport: int, dport: int, *, seq: int, payload: bytes = b""
+) -> bytes:
     """A SYN with an MSS option and a right checksum."""
-    head = struct.pack("!HHIIBBHHH", sport, dport, seq, 0, 6 << 4, 2, 64240, 0, 0) + b"\x02\x04\x05\xb4"
+    head = (
+        struct.pack("!HHIIBBHHH", sport, dport, seq, 0, 6 << 4, 2, 64240, 0, 0)
+        + b"\x02\x04\x05\xb4"
+    )
     pseudo = socket.inet_aton(source) + socket.inet_aton(destination)
     pseudo += struct.pack("!BBH", 0, 6, len(head) + len(payload))
     value = checksum(pseudo + head + payload)
