@@ -203,6 +203,7 @@ class RulesDetector:
             count=max(1, int(value(rule.count or rule.figure))),
             ports=(port,) if port >= 0 else (),
             facts=tuple(facts),
+            count_window_s=60 if (rule.count or rule.figure).endswith("_60s") else 1,
         )
 
 
