@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from agent.alert.endpoints import is_mac
 from agent.alert.open_finding import PERSIST_SLICES, RULES, Finding, State
 from agent.alert.techniques import DETECTIONS, Group, Scope
 from agent.records import NOBODY, Endpoint, Verdict
@@ -144,6 +145,7 @@ class Table:
         """The finding that the verdict belongs to and what to do with it; None: it is a new attack."""
         near = self._near(DETECTIONS[verdict.kind].group, where)
         same = next((f for f in near if f.kind == verdict.kind), None)
+        same = same or self._same_poisoner(verdict)
         if same is not None:
             self._widen(same, where)
             return same, Outcome.SAME
@@ -184,6 +186,18 @@ class Table:
     def _widen(finding: Finding, where: Place) -> None:
         finding.many_attackers |= where.many_attackers
         finding.many_victims |= where.many_victims
+
+    def _same_poisoner(self, verdict: Verdict) -> Finding | None:
+        """The poisoning of the same hosts, whose sender one row knows by MAC and another by address."""
+        if DETECTIONS[verdict.kind].group is not Group.SPOOFING or verdict.attacker == NOBODY:
+            return None
+        hosts = {verdict.victim, verdict.subject} - {NOBODY, verdict.attacker}
+        for finding in self._all.values():
+            if finding.kind == verdict.kind and hosts & finding.victims:
+                known_by_mac = is_mac(finding.attacker) != is_mac(verdict.attacker)
+                if known_by_mac or finding.attacker == NOBODY:
+                    return finding
+        return None
 
     def _mirrored(self, verdict: Verdict, where: Place) -> Finding | None:
         """The finding that a learned verdict only repeats: from the other side, scope or layer."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agent.alert.meter import Meter
 from agent.alert.severity import severity
 from agent.alert.techniques import DETECTIONS, STORM, Group
 from agent.records import NOBODY, Endpoint, Fact, Verdict
@@ -76,10 +77,10 @@ class Finding:
     created_ns: int = 0
     storm_counts: dict[str, int] = field(default_factory=dict)
     storm_severity: str = "info"
-    _before: int = 0
-    _slice_ns: int = 0
-    _by_attackers: dict[Endpoint, int] = field(default_factory=dict)
-    _by_victims: dict[Endpoint, int] = field(default_factory=dict)
+    slice_ns: int = 0
+    """End of the slice last seen."""
+    meters: dict[tuple[bool, int], Meter] = field(default_factory=dict)
+    """By whether the rows are the attackers' own, and by the length of their windows [s]."""
 
     @property
     def group(self) -> Group:
@@ -90,13 +91,12 @@ class Finding:
     def count(self) -> int:
         """Hostile packets or messages so far.
 
-        Attacker's and victim's rows of a slice see the same packets, and so do two detectors: of a
-        slice the larger of the two sides counts, of a host's row the largest figure.
+        Attacker's and victim's rows see the same packets, over a second and over a minute, and so do
+        two detectors: whichever view has seen the most counts.
         """
         if self.kind == STORM:
             return sum(self.storm_counts.values())
-        sides = sum(self._by_attackers.values()), sum(self._by_victims.values())
-        return self._before + max(sides)
+        return max((meter.total for meter in self.meters.values()), default=0)
 
     @property
     def weak(self) -> bool:
@@ -122,13 +122,17 @@ class Finding:
 
     def absorb(self, verdict: Verdict, *, confident: bool, critical: bool) -> None:
         """Take a verdict in, of this kind or of a sibling's."""
-        if verdict.end_ns != self._slice_ns:
+        if verdict.end_ns != self.slice_ns:
             self._next_slice(verdict.end_ns)
         if self.state is not State.TOLD:  # a uid that was told names its start
             self.start_ns = min(self.start_ns, verdict.start_ns)
         self.last_ns = max(self.last_ns, verdict.end_ns)
-        side = self._by_attackers if verdict.subject == verdict.attacker else self._by_victims
-        side[verdict.subject] = max(side.get(verdict.subject, 0), verdict.count)
+        own_row = verdict.subject == verdict.attacker
+        seen_at = verdict.subject if own_row or verdict.victim == NOBODY else verdict.victim
+        view = (own_row, verdict.count_window_s)
+        if view not in self.meters:
+            self.meters[view] = Meter(verdict.count_window_s)
+        self.meters[view].add(seen_at, verdict.count, verdict.end_ns)
         self.confident |= confident
         self.critical |= critical
         self.spoofed |= verdict.spoofed
@@ -147,10 +151,7 @@ class Finding:
             self.siblings[verdict.kind] = _one_more(n_last, verdict.end_ns)
 
     def _next_slice(self, end_ns: int) -> None:
-        self._before = self.count
-        self._slice_ns = end_ns
-        self._by_attackers.clear()
-        self._by_victims.clear()
+        self.slice_ns = end_ns
         self.n_slices += 1
         self.recent_ns = [*self.recent_ns, end_ns][-PERSIST_SLICES:]
         if len(self.recent_ns) == PERSIST_SLICES:
@@ -172,10 +173,8 @@ class Finding:
         self.many_attackers = old.many_attackers
         self.many_victims = old.many_victims
         self.victims = set(old.victims)
-        self._before = old._before
-        self._slice_ns = old._slice_ns
-        self._by_attackers = dict(old._by_attackers)
-        self._by_victims = dict(old._by_victims)
+        self.slice_ns = old.slice_ns
+        self.meters = old.meters
 
     def pass_marks(self) -> None:
         """Everything up to the present count has been told."""
