@@ -100,6 +100,7 @@ def start_dns(ns: Namespaces) -> None:
         "--bind-interfaces",
         f"--pid-file={ns.folder}/dnsmasq.pid",
         "--local=/test/",
+        "--no-ping",
     ]
     argv += [
         f"--dhcp-leasefile={ns.folder}/leases",
