@@ -170,6 +170,7 @@ def _manifest(
             lead=quantised.kinds_lead,
             margin_bound=float(quantised.kinds.margin_bound.max()),
         ),
+        score_p30=record.score_p30,
         files={name: FileInfo(digests[name], len(contents[name])) for name in MODEL_FILES},
         data=record.data,
         split=record.split,

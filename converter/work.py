@@ -39,6 +39,8 @@ class TrainRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Margin of the gate from which a row is flagged."""
     kinds_lead: float
     """Lead of a kind's margin over benign's from which it is reported."""
+    score_p30: float
+    """The displayed score that 30 % of right detections stay below, out of fold."""
     data: dict[str, Any]
     split: str
     settings: dict[str, Any]

@@ -67,6 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_agent_version: str
     gate: GateInfo
     kinds: KindsInfo
+    score_p30: float
+    """The displayed score that 30 % of right detections stayed below in training; severity asks for it."""
     files: dict[str, FileInfo]
     data: dict[str, Any]
     """Runs used to train, to choose thresholds and to test: digests and counts."""

@@ -68,6 +68,7 @@ def float_model() -> FloatModel:
             schema_digest=SCHEMA.digest,
             gate_threshold=0.5,
             kinds_lead=0.0,
+            score_p30=0.9,
             data={"runs": 1, "rows": len(rows)},
             split="none: a model for tests",
             settings={},

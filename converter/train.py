@@ -1,0 +1,303 @@
+"""Trains the gate and the kinds on labelled matrices: the step `train`.
+
+Split by run, always: rows of one run are never on both sides. Runs of the test plans are not looked at. Of the
+others, each fifth of the runs is predicted by a model that has not seen it; these out-of-fold margins choose the
+number of trees, the gate's threshold and the kinds' lead. Then both are fitted once more on all of them. Edge rows
+are left out. The same matrices and settings give the same trees.
+
+- gate: hostile or not, on every row. Threshold: the lowest margin at which at most `max_false_rate` of the
+  out-of-fold benign rows are flagged.
+- kinds: benign and each kind, on hostile rows and on the benign rows that the gate finds hardest, so that it can take
+  back what the gate flags wrongly. Lead: the lowest at which at most `max_false_rate_kinds` benign rows remain.
+
+In: `RunMatrix`es, `Settings`. Out: `FloatModel`. Raises: `DatasetError` where there is too little to train on.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from agent.features.ip import SCHEMA
+from converter.datasets.labels import DatasetError
+from converter.datasets.matrix import KINDS, RunMatrix
+from converter.estimators import float_margins, read
+from converter.export import estimator_bytes
+from converter.forests import FloatForest
+from converter.work import FloatModel, TrainRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from agent.records import F32, I64, BoolArray
+
+TOOLS = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "wardwatch")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that training can be told; all of it stands in the manifest."""
+
+    seed: int = 20261122
+    n_folds: int = 5
+    test_plans: tuple[str, ...] = ("heldout",)
+    """Runs of these plans are for `evaluate` only."""
+    ignored: tuple[str, ...] = ("gap_",)
+    """Features with one of these in their name are withheld: how busy the recording machine was shows in gaps."""
+    learning_rate: float = 0.1
+    max_leaf_nodes: int = 15
+    min_samples_leaf: int = 15
+    l2_regularization: float = 1.0
+    max_features: float = 0.5
+    """Share of the features that each split may choose from: no single one carries a kind."""
+    max_bins: int = 127
+    max_iter_gate: int = 200
+    max_iter_kinds: int = 90
+    patience: int = 12
+    """Rounds without a better log loss on the fold's own runs before it stops."""
+    max_false_rate: float = 1e-3
+    max_false_rate_kinds: float = 1e-4
+    hard_benign_share: float = 0.25
+    """Of the benign rows, those with the highest out-of-fold margin; the kinds are trained on these."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows that training may see."""
+
+    values: NDArray[np.float64]
+    kind: I64
+    weight: NDArray[np.float64]
+    fold: I64
+
+
+def train(
+    runs: Sequence[RunMatrix], settings: Settings, *, data_digest: str, tell: Callable[[str], None]
+) -> FloatModel:
+    """Gate and kinds for the runs that are not of a test plan."""
+    seen = [run for run in runs if run.info.plan not in settings.test_plans]
+    rows = _rows(seen, settings)
+    hostile = (rows.kind > 0).astype(np.int64)
+    tell(f"gate: {len(hostile)} rows, {int(hostile.sum())} hostile, {settings.n_folds} folds")
+    margins, n_gate = _out_of_fold(rows, hostile, settings, settings.max_iter_gate, tell)
+    threshold = lowest_cut(margins[hostile == 0, 0], settings.max_false_rate)
+    gate = _fit(rows, hostile, settings, n_gate)
+
+    classes = present_kinds(rows.kind)
+    hard = _hardest(margins[:, 0], hostile, settings)
+    kind_rows = _subset(rows, hard)
+    labels = np.searchsorted(classes, kind_rows.kind)
+    tell(f"kinds: {len(labels)} rows, {len(classes)} classes")
+    kind_margins, n_kinds = _out_of_fold(kind_rows, labels, settings, settings.max_iter_kinds, tell)
+    lead = _lead(kind_margins, labels, margins[hard, 0] >= threshold, hostile, settings)
+    confidence = _score_p30(margins[hard, 0], kind_margins, labels)
+    kinds = _fit(kind_rows, labels, settings, n_kinds)
+    tell(
+        f"gate: {n_gate} trees, flagged from {threshold:.3f}; kinds: {n_kinds} rounds, lead {lead:.3f}"
+    )
+
+    forest = read(kinds)
+    values32 = rows.values.astype(np.float32)
+    return FloatModel(
+        gate=read(gate),
+        kinds=FloatForest(
+            trees=forest.trees,
+            base=forest.base,
+            n_features=forest.n_features,
+            classes=tuple(KINDS[c] for c in classes),
+        ),
+        benign_median=np.median(values32[hostile == 0], axis=0).astype(np.float32),
+        golden_rows=_golden(values32, rows.kind, settings.seed),
+        gate_graph=estimator_bytes(gate),
+        kinds_graph=estimator_bytes(kinds),
+        record=TrainRecord(
+            schema_id=SCHEMA.id,
+            schema_digest=SCHEMA.digest,
+            gate_threshold=threshold,
+            kinds_lead=lead,
+            score_p30=confidence,
+            data=_data(runs, seen, settings, data_digest),
+            split=(
+                f"by run: plans {', '.join(settings.test_plans)} held out; thresholds and numbers of trees from "
+                f"out-of-fold rows, {settings.n_folds} folds of whole runs"
+            ),
+            settings={**msgspec.to_builtins(settings), "n_gate": n_gate, "n_kinds": n_kinds},
+            tools={name: version(name) for name in TOOLS} | {"python": platform.python_version()},
+        ),
+    )
+
+
+def lowest_cut(benign: NDArray[np.float64], max_rate: float) -> float:
+    """The lowest threshold that at most `max_rate` of the benign margins reach: just above the first that may not."""
+    ordered = np.sort(benign)[::-1]
+    allowed = int(max_rate * len(ordered))
+    return float(np.nextafter(ordered[min(allowed, len(ordered) - 1)], np.inf))
+
+
+def present_kinds(kind: I64) -> I64:
+    """Class numbers that occur, benign first."""
+    return np.unique(np.append(kind, 0))
+
+
+def _rows(runs: Sequence[RunMatrix], settings: Settings) -> Rows:
+    """All rows but edge; features to ignore are constant, so no tree asks about them."""
+    if len(runs) < settings.n_folds or not any((run.kind > 0).any() for run in runs):
+        raise DatasetError(
+            f"{len(runs)} runs to train on, {settings.n_folds} with attacks among them are the least: record more"
+        )
+    kept = [~run.edge for run in runs]
+    values = np.concatenate([run.matrix.values[k] for run, k in zip(runs, kept, strict=True)])
+    for name in settings.ignored:
+        values[:, [i for i, f in enumerate(SCHEMA.features) if name in f.name]] = 0
+    kind = np.concatenate([run.kind[k] for run, k in zip(runs, kept, strict=True)]).astype(np.int64)
+    weight = np.concatenate([_weights(run)[k] for run, k in zip(runs, kept, strict=True)])
+    fold = np.concatenate(
+        [np.full(int(k.sum()), f) for k, f in zip(kept, _folds(runs, settings), strict=True)]
+    )
+    for k in present_kinds(kind)[1:]:  # every kind weighs as much as the benign rows' fifth part
+        weight[kind == k] *= 0.2 * np.count_nonzero(kind == 0) / weight[kind == k].sum()
+    return Rows(values=values.astype(np.float64), kind=kind, weight=weight, fold=fold)
+
+
+def _weights(run: RunMatrix) -> NDArray[np.float64]:
+    """(n,) 1 for benign rows; an episode's rows weigh the root of their number together: long ones do not rule."""
+    weight = np.ones(len(run))
+    for number in range(len(run.info.episodes)):
+        at = run.episode == number
+        weight[at] = max(1, np.count_nonzero(at)) ** -0.5
+    return np.asarray(weight, np.float64)
+
+
+def _folds(runs: Sequence[RunMatrix], settings: Settings) -> list[int]:
+    """A fold for each run: benign runs and attacked ones dealt out in turn, in an order drawn from the seed."""
+    order = np.random.default_rng(settings.seed).permutation(len(runs))
+    attacked = [i for i in order if (runs[i].kind > 0).any()]
+    quiet = [i for i in order if not (runs[i].kind > 0).any()]
+    fold = [0] * len(runs)
+    for place, i in enumerate([*attacked, *quiet]):
+        fold[i] = place % settings.n_folds
+    return fold
+
+
+def _out_of_fold(
+    rows: Rows, labels: I64, settings: Settings, max_iter: int, tell: Callable[[str], None]
+) -> tuple[NDArray[np.float64], int]:
+    """Each row's margins by a model that has not seen its run, and the median number of rounds."""
+    n_outputs = 1 if labels.max() == 1 else int(labels.max()) + 1
+    margins = np.zeros((len(labels), n_outputs))
+    rounds = []
+    for fold in range(settings.n_folds):
+        out = rows.fold == fold
+        learner = _learner(settings, max_iter, patience=settings.patience)
+        learner.fit(
+            rows.values[~out],
+            labels[~out],
+            sample_weight=rows.weight[~out],
+            X_val=rows.values[out],
+            y_val=labels[out],
+            sample_weight_val=rows.weight[out],
+        )
+        found = float_margins(learner, rows.values[out].astype(np.float32))
+        columns = [0] if n_outputs == 1 else learner.classes_.astype(np.int64)
+        part = np.full((int(out.sum()), n_outputs), -np.inf if n_outputs > 1 else 0.0)
+        part[:, columns] = found
+        margins[out] = part
+        rounds.append(int(learner.n_iter_))
+        tell(f"  fold {fold}: {rounds[-1]} rounds")
+    return margins, int(np.median(rounds))
+
+
+def _fit(rows: Rows, labels: I64, settings: Settings, n_iter: int) -> Any:
+    learner = _learner(settings, n_iter, patience=None)
+    learner.fit(rows.values, labels, sample_weight=rows.weight)
+    return learner
+
+
+def _learner(settings: Settings, max_iter: int, *, patience: int | None) -> Any:
+    return HistGradientBoostingClassifier(
+        learning_rate=settings.learning_rate,
+        max_iter=max_iter,
+        max_leaf_nodes=settings.max_leaf_nodes,
+        min_samples_leaf=settings.min_samples_leaf,
+        l2_regularization=settings.l2_regularization,
+        max_features=settings.max_features,
+        max_bins=settings.max_bins,
+        early_stopping=patience is not None,
+        n_iter_no_change=patience or 10,
+        random_state=settings.seed,
+    )
+
+
+def _hardest(margins: NDArray[np.float64], hostile: I64, settings: Settings) -> BoolArray:
+    """Hostile rows, and the benign rows that look most hostile."""
+    benign = margins[hostile == 0]
+    cut = np.quantile(benign, 1 - settings.hard_benign_share)
+    return np.asarray((hostile == 1) | (margins >= cut), np.bool_)
+
+
+def _lead(
+    margins: NDArray[np.float64], labels: I64, flagged: BoolArray, hostile: I64, settings: Settings
+) -> float:
+    """The lowest lead, 0 or above, at which few enough of all benign rows are reported."""
+    lead = margins[:, 1:].max(axis=1) - margins[:, 0]
+    wrong = np.sort(lead[flagged & (labels == 0)])[::-1]
+    allowed = int(settings.max_false_rate_kinds * np.count_nonzero(hostile == 0))
+    if len(wrong) <= allowed:
+        return 0.0
+    return max(0.0, float(np.nextafter(wrong[allowed], np.inf)))
+
+
+def _score_p30(gate: NDArray[np.float64], kinds: NDArray[np.float64], labels: I64) -> float:
+    """The displayed score that 30 % of the rightly named hostile rows stay below, out of fold."""
+    right = (labels > 0) & (np.argmax(kinds, axis=1) == labels)
+    odds = np.exp(kinds[right] - kinds[right].max(axis=1, keepdims=True))
+    share = odds.max(axis=1) / odds.sum(axis=1)
+    return round(float(np.quantile(share / (1 + np.exp(-gate[right])), 0.3)), 4)
+
+
+def _subset(rows: Rows, mask: BoolArray) -> Rows:
+    return Rows(
+        values=rows.values[mask],
+        kind=rows.kind[mask],
+        weight=rows.weight[mask],
+        fold=rows.fold[mask],
+    )
+
+
+def _golden(values: F32, kind: I64, seed: int) -> F32:
+    """Up to 24 rows of each kind and of benign, in the order in which they stand."""
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for k in present_kinds(kind):
+        at = np.flatnonzero(kind == k)
+        chosen += random.choice(at, min(24, len(at)), replace=False).tolist()
+    return np.ascontiguousarray(values[np.sort(np.array(chosen))])
+
+
+def _data(
+    runs: Sequence[RunMatrix], seen: Sequence[RunMatrix], settings: Settings, digest: str
+) -> dict[str, Any]:
+    """Counts and digests for the manifest."""
+    held_out = [run for run in runs if run.info.plan in settings.test_plans]
+    counts = {
+        name: int(sum(np.count_nonzero((run.kind == k) & ~run.edge) for run in seen))
+        for k, name in enumerate(KINDS)
+    }
+    return {
+        "matrices_sha256_16": digest,
+        "runs": len(seen),
+        "runs_held_out": len(held_out),
+        "rows": sum(len(run) for run in seen),
+        "rows_edge": int(sum(run.edge.sum() for run in seen)),
+        "frames": sum(run.info.frames for run in seen),
+        "episodes": sum(len(run.info.episodes) for run in seen),
+        "rows_by_kind": {name: n for name, n in counts.items() if n},
+        "captures": {run.info.run: run.info.capture_sha256[:16] for run in runs},
+    }
