@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.alert.techniques import STORM
+from agent.alert.techniques import DETECTIONS, STORM, Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,20 @@ LANGUAGES: dict[str, dict[str, Words]] = {"en": ENGLISH}
 FACTS: dict[str, Facts] = {
     "en": Facts("{meaning}: {value}", " (limit {limit})", " (normal for it: {normal})")
 }
+
+
+COUNTED: dict[str, dict[Group, str]] = {
+    "en": {Group.MQTT: "messages", Group.STORM: "findings", Group.ACCESS: "requests"}
+}
+"""What a group's count counts, where that is not packets."""
+PACKETS = {"en": "packets"}
+
+
+def counted(kind: str, language: str = "en") -> str:
+    """The unit of a finding's count, in words; of a kind that this version does not know, packets."""
+    say = language if language in COUNTED else "en"
+    detection = DETECTIONS.get(kind)
+    return COUNTED[say].get(detection.group, PACKETS[say]) if detection else PACKETS[say]
 
 
 def words(kind: str, language: str = "en") -> Words:

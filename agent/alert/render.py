@@ -1,0 +1,206 @@
+"""Findings for people, on a terminal: a few lines an event, and a table of all of them at the end.
+
+It never changes what is sent. On the gateway's own terminal hosts are shown by address, for the
+capture is there anyway (docs/decisions/0009); of an event from a broker it shows what is in it, with
+control characters taken out, for who publishes it may not be us.
+
+In: an `Alert` (`row_of_alert`) or a received event (`row_of_event`). Out: text for a rich console.
+Raises: `ValueError` from `row_of_event` where the payload is no finding event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.alert.endpoints import text
+from agent.alert.finding import ACTIVITY, SCHEMA_NAME
+from agent.alert.severity import SEVERITIES
+from agent.alert.suppression import DeviceLookup, no_devices
+from agent.alert.words import counted, fact_words, number, words
+from agent.records import NOBODY, Alert, Endpoint
+
+STYLES = {
+    "info": "dim",
+    "low": "cyan",
+    "medium": "yellow",
+    "high": "bold red",
+    "critical": "bold white on red",
+}
+ACTIVITY_WORDS = {1: "new", 2: "update", 3: "closed"}
+MAX_WHY = 3
+MAX_SHOWN = 200
+"""Characters of one text of a received event."""
+MANY = "many"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One event as it is shown."""
+
+    time_ms: int
+    activity: str
+    severity: str
+    uid: str
+    kind: str
+    title: str
+    source: str
+    attacker: str
+    victim: str
+    count: int
+    since_ms: int
+    why: tuple[str, ...]
+    do_first: str
+    where: str = ""
+    """Site, ward and gateway; empty on the gateway itself."""
+    storm_counts: Mapping[str, int] | None = None
+
+
+def row_of_alert(
+    alert: Alert,
+    *,
+    devices: DeviceLookup = no_devices,
+    features: Mapping[str, str] | None = None,
+    language: str = "en",
+    wall_offset_ns: int = 0,
+) -> Row:
+    """As shown on the gateway's own terminal: addresses, and asset tags where there are any."""
+    say = words(alert.kind, language)
+    meanings = features or {}
+    why = [
+        fact_words(
+            meanings.get(f.feature, f.feature),
+            f.value,
+            limit=f.limit,
+            normal=f.normal,
+            language=language,
+        )
+        for f in alert.facts[:MAX_WHY]
+    ]
+    return Row(
+        time_ms=(alert.time_ns + wall_offset_ns) // 1_000_000,
+        activity=ACTIVITY_WORDS[ACTIVITY[alert.activity][0]],
+        severity=alert.severity,
+        uid=alert.uid,
+        kind=alert.kind,
+        title=say.title,
+        source=alert.source,
+        attacker=_local(alert.attacker, devices),
+        victim=_local(alert.victim, devices),
+        count=alert.count,
+        since_ms=(alert.start_ns + wall_offset_ns) // 1_000_000,
+        why=tuple(why),
+        do_first=say.do_first[0],
+        storm_counts=alert.storm_counts,
+    )
+
+
+def row_of_event(event: Mapping[str, Any]) -> Row:
+    """As shown to those who receive it; `ValueError` where it is no finding event of this version."""
+    try:
+        own = event["unmapped"]["wardwatch"]
+        if own["schema"] != SCHEMA_NAME:
+            raise ValueError(f"not a finding event: schema {_clean(own['schema'])}")
+        info, evidence = event["finding_info"], event["evidences"][0]
+        names = {r["uid"]: r["name"] for r in event.get("resources", ())}
+        return Row(
+            time_ms=int(event["time"]),
+            activity=ACTIVITY_WORDS[event["activity_id"]],
+            severity=SEVERITIES[event["severity_id"] - 1],
+            uid=_clean(info["uid"]),
+            kind=_clean(info["analytic"]["uid"]),
+            title=_clean(info["title"]),
+            source=_clean(own["source"]["name"]),
+            attacker=_received(evidence.get("src_endpoint"), names),
+            victim=_received(evidence.get("dst_endpoint"), names),
+            count=int(event["count"]),
+            since_ms=int(event["start_time"]),
+            why=tuple(_clean(fact["words"]) for fact in own["facts"][:MAX_WHY]),
+            do_first=_clean(own["do_first"][0]),
+            where=_clean("/".join((own["site"], own["ward"], own["gateway"]))),
+            storm_counts={_clean(kind): int(n) for kind, n in own.get("storm_counts", {}).items()}
+            or None,
+        )
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a finding event: {type(error).__name__} {error}") from error
+
+
+def lines(row: Row) -> Text:
+    """An event in up to six lines; a close in one."""
+    out = Text(f"{_clock(row.time_ms)} ")
+    out.append(f"{row.severity.upper():<8}", style=STYLES[row.severity])
+    out.append(f" {row.activity:<6} ")
+    out.append(row.title, style="bold")
+    out.append(f" ({row.kind})")
+    if row.attacker or row.victim:
+        out.append(f"  {row.attacker or MANY} -> {row.victim or MANY}")
+    out.append(f"  {number(row.count)} {counted(row.kind)}")
+    out.append(f"  {row.where or row.source}", style="dim")
+    if row.activity == "closed":
+        out.append(f"  since {_clock(row.since_ms)}", style="dim")
+        return out
+    for kind, n in (row.storm_counts or {}).items():
+        out.append(f"\n    withheld: {n} of {kind}")
+    for fact in row.why:
+        out.append(f"\n    why: {fact}")
+    out.append(f"\n    do first: {row.do_first}", style="italic")
+    return out
+
+
+def table(rows: Iterable[Row], *, title: str = "Findings") -> Table:
+    """One line a finding, as its latest event says; the most severe first."""
+    latest: dict[str, Row] = {}
+    for row in rows:
+        latest[row.uid] = row
+    out = Table(title=title, title_justify="left")
+    for column in ("since (UTC)", "severity", "detection", "attacker -> victim", "count", "state"):
+        out.add_column(column, justify="right" if column == "count" else "left", overflow="fold")
+    ordered = sorted(latest.values(), key=lambda r: (-SEVERITIES.index(r.severity), r.since_ms))
+    for row in ordered:
+        out.add_row(
+            _clock(row.since_ms),
+            Text(row.severity, style=STYLES[row.severity]),
+            Text(row.kind),
+            Text(f"{row.attacker or MANY} -> {row.victim or MANY}"),
+            number(row.count),
+            "closed" if row.activity == "closed" else "open",
+        )
+    return out
+
+
+def show(console: Console, rows: Sequence[Row]) -> None:
+    """Print each event, without cutting lines short or guessing at markup in them."""
+    for row in rows:
+        console.print(lines(row), soft_wrap=True, highlight=False)
+
+
+def _clock(time_ms: int) -> str:
+    """`2026-11-22 19:25:03Z`; the figure itself where it lies outside the calendar."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
+
+
+def _local(endpoint: Endpoint, devices: DeviceLookup) -> str:
+    device = devices(endpoint) if endpoint != NOBODY else None
+    return f"{device.asset_tag} ({text(endpoint)})" if device is not None else text(endpoint)
+
+
+def _received(endpoint: Mapping[str, Any] | None, names: Mapping[str, str]) -> str:
+    if endpoint is None:
+        return ""
+    uid = endpoint["uid"]
+    shown = endpoint.get("ip") or endpoint.get("mac") or uid
+    return _clean(f"{names[uid]} ({shown})" if uid in names else shown)
+
+
+def _clean(value: object) -> str:
+    """Text of somebody else's, without control characters (terminal escapes among them)."""
+    return "".join(c for c in str(value) if c.isprintable())[:MAX_SHOWN]

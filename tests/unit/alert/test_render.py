@@ -1,0 +1,97 @@
+"""What people see on a terminal."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from agent.alert.finding import encode
+from agent.alert.render import lines, row_of_alert, row_of_event, show, table
+from agent.records import NOBODY
+from tests.support.alerts import ALERT, CONTEXT
+
+
+def printed(renderable, *, width=160):
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_the_gateways_own_terminal_names_hosts_and_says_why_and_what_to_do():
+    row = row_of_alert(ALERT, devices=CONTEXT.devices, features=CONTEXT.features)
+    assert lines(row).plain.splitlines() == [
+        (
+            "2023-11-14 22:13:21Z CRITICAL new    TCP SYN flood (tcp_syn_flood)"
+            "  10.0.0.66 -> PUMP-07 (10.0.0.7)  9,412 packets  ward"
+        ),
+        "    why: SYN packets received in the second: 9,412 (limit 100) (normal for it: 3)",
+        "    do first: Look at the device at the bed: does it still measure, infuse and alarm?",
+    ]
+
+
+def test_a_receiver_sees_pseudonyms_and_asset_tags():
+    row = row_of_event(encode(ALERT, context=CONTEXT, sequence=1))
+    assert row.attacker.startswith("h-")
+    assert row.victim.startswith("PUMP-07 (h-")
+    assert row.where == "st-luke/icu-2/gw-07"
+    assert row.severity == "critical"
+
+
+def test_both_views_say_the_same_of_an_event():
+    local = row_of_alert(ALERT, devices=CONTEXT.devices, features=CONTEXT.features)
+    received = row_of_event(encode(ALERT, context=CONTEXT, sequence=1))
+    for field in ("time_ms", "activity", "severity", "uid", "kind", "count", "why", "do_first"):
+        assert getattr(local, field) == getattr(received, field)
+
+
+def test_a_close_is_one_line_and_many_hosts_are_many():
+    row = row_of_alert(replace(ALERT, activity="close", victim=NOBODY))
+    assert len(lines(row).plain.splitlines()) == 1
+    assert "10.0.0.66 -> many" in lines(row).plain
+
+
+def test_a_storm_shows_its_counts():
+    storm = replace(ALERT, kind="storm", storm_counts={"port_scan": 12}, facts=())
+    assert "withheld: 12 of port_scan" in lines(row_of_alert(storm)).plain
+
+
+def test_the_table_has_one_row_a_finding_the_most_severe_first():
+    other = replace(
+        ALERT, uid="9a6d0f44-61a7-5a3b-8e0a-000000000009", severity="low", kind="port_scan"
+    )
+    closed = replace(ALERT, activity="close", severity="high")
+    out = printed(table(row_of_alert(a) for a in (other, ALERT, closed)))
+    assert out.count("tcp_syn_flood") == 1
+    assert out.index("tcp_syn_flood") < out.index("port_scan")
+    assert "closed" in out
+
+
+def test_escapes_and_markup_of_a_forged_event_do_nothing():
+    event = encode(ALERT, context=CONTEXT, sequence=1)
+    event["finding_info"]["title"] = "\x1b]0;owned\x07[red]TCP[/red]"
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    show(console, [row_of_event(event)])
+    out = console.file.getvalue()
+    assert "\x1b" not in out
+    assert "[red]TCP[/red]" in out
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        [],
+        {"unmapped": {"wardwatch": {"schema": "other"}}},
+        {**encode(ALERT, context=CONTEXT, sequence=1), "severity_id": 99},
+        {**encode(ALERT, context=CONTEXT, sequence=1), "evidences": []},
+        {**encode(ALERT, context=CONTEXT, sequence=1), "time": None},
+    ],
+)
+def test_what_is_no_finding_event_is_said_so(event):
+    with pytest.raises(ValueError, match="not a finding event"):
+        row_of_event(event)
+
+
+def test_a_time_outside_the_calendar_is_shown_as_it_is():
+    assert "ms" in lines(row_of_alert(replace(ALERT, time_ns=10**30))).plain
