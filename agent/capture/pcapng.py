@@ -103,8 +103,12 @@ def walk_pcapng(source: Windows, walk: Walk, path: str) -> Iterator[Frames]:
             order = BYTE_ORDER.get(window[8:12].tobytes())
             if section is None and order is None:
                 raise _bad_start(window, path)
-            section = Section(order or "<")
-        assert section is not None
+            section = Section(order) if order else None
+        if section is None:
+            walk.problem = (
+                f"malformed section header at byte {source.position}: nothing behind it is read"
+            )
+            return
         blocks = whole_blocks(window, section.order)
         if len(blocks.offset):
             yield from _read_packets(window, blocks, section, walk)
@@ -332,7 +336,7 @@ def ticks_to_ns(ticks: U64, resolution: int) -> I64:
         ns = _binary_ticks_to_ns(ticks, exponent)
     elif exponent <= 9:
         unit = np.uint64(10 ** (9 - exponent))
-        ns = np.minimum(ticks, np.uint64(TS_MAX_NS) // unit) * unit
+        ns = np.where(ticks > np.uint64(TS_MAX_NS) // unit, np.uint64(TS_MAX_NS), ticks * unit)
     else:
         ns = ticks // np.uint64(min(10 ** (exponent - 9), (1 << 64) - 1))
     return np.minimum(ns, np.uint64(TS_MAX_NS)).astype(np.int64)
