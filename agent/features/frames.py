@@ -115,7 +115,7 @@ class Frames:
     size: I64
     """(n,) bytes of one of them."""
     sums: I64
-    """(5, n) per frame: bytes, squares of size, packets with payload, packets to a group, weight."""
+    """(5, n) per frame: packets, bytes, squares of size, packets with payload, packets to a group."""
     all_single: bool
     """Every weight is 1."""
     claims: Claims
@@ -259,11 +259,11 @@ def frames_of(table: PacketTable) -> Frames:
         size //= weight
     size = np.minimum(size, MAX_SIZE, out=size)
     sums = np.empty((5, n), np.int64)
-    np.multiply(size, weight, out=sums[0])
-    np.multiply(sums[0], size, out=sums[1])
-    np.multiply(weight, table.payload_len > 0, out=sums[2])
-    np.multiply(weight, group & is_ip, out=sums[3])
-    sums[4] = weight
+    sums[0] = weight
+    np.multiply(size, weight, out=sums[1])
+    np.multiply(sums[1], size, out=sums[2])
+    np.multiply(weight, table.payload_len > 0, out=sums[3])
+    np.multiply(weight, group & is_ip, out=sums[4])
     return Frames(
         src_hi=src_hi,
         src_lo=src_lo,

@@ -28,11 +28,10 @@ from agent.features.slices import (
     SEGMENT_ROWS,
     OpenSlice,
     Segment,
-    add_claims,
+    add_hosts,
     add_links,
-    add_mqtt,
-    add_side,
 )
+from agent.features.streams import add_claims, add_mqtt
 from agent.records import FeatureMatrix, PacketTable
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class HostWindows:
         self._hosts = HostTable(salt=self._salt, max_hosts=self._max_hosts, max_new=self._max_new)
         self._memory = Memory(self._max_hosts, self._max_codes)
         self._book = ClaimBook(self._max_hosts)
-        self._last_clock = np.full((2, self._max_hosts), -1, np.int64)
+        self._last_clock = np.full(2 * self._max_hosts, -1, np.int64)
         self._open: dict[int, OpenSlice] = {}
         self._spare: list[OpenSlice] = []
 
@@ -108,10 +107,9 @@ class HostWindows:
         return counts
 
     def _table_counts(self) -> dict[str, int]:
-        sets = (self._memory.pairs, self._memory.services, self._memory.macs)
         return {
             "evicted_hosts": self._hosts.n_evicted,
-            "evicted_codes": sum(s.n_evicted for s in sets),
+            "evicted_codes": self._memory.links.n_evicted,
             "evicted_claims": self._book.n_evicted,
         }
 
@@ -225,7 +223,7 @@ class HostWindows:
             self._spare.append(window)
         gone = self._hosts.make_room(number)
         if len(gone):
-            self._last_clock[:, gone] = -1
+            self._last_clock.reshape(2, -1)[:, gone] = -1
             self._memory.forget(gone)
 
     def _window(self, slice_no: int) -> OpenSlice:
@@ -267,8 +265,7 @@ class HostWindows:
             weight = lookup.frames.weight[window[0] : window[1]]
             self._counts["folded_packets"] += int(weight[folded].sum())
         add_claims(segment, lookup.frames.claims, self._book, hosts)
-        for side in (0, 1):
-            add_side(side, segment, hosts, self._last_clock)
+        add_hosts(segment, hosts, self._last_clock)
         add_links(segment, hosts)
         add_mqtt(segment, table.mqtt, hosts)
 

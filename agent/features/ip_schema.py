@@ -87,7 +87,7 @@ def _both(text: str, side: str) -> str:
 
 
 _COUNTS: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
-    ("packets", CLASSES, "packets", "packets {by}, ARP included", "1s 60s"),
+    ("packets", ("packets",), "packets", "packets {by}, ARP included", "1s 60s"),
     ("bytes", ("bytes",), "bytes", "bytes on the wire {by}", "1s"),
     ("tcp_syn", ("syn",), "packets", "TCP SYN without ACK {by}", "1s 60s"),
     ("tcp_synack", ("synack",), "packets", "TCP SYN with ACK {by}", "1s"),
@@ -165,11 +165,11 @@ _COUNTS: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
 _DISTINCT: tuple[tuple[str, str, str, str], ...] = (
     ("out_peers", "hosts", "distinct hosts that it sent IP packets to", "1s 60s"),
     ("in_peers", "hosts", "distinct hosts that sent it IP packets", "1s 60s"),
-    ("out_new_peers", "hosts", "of out_peers, those not addressed in the 60 s before", "1s"),
+    ("out_new_peers", "hosts", "of out_peers, those not addressed in the 59 s before", "1s"),
     (
         "in_new_peers",
         "hosts",
-        "of in_peers, those that had not addressed it in the 60 s before",
+        "of in_peers, those that had not addressed it in the 59 s before",
         "1s",
     ),
     (
@@ -221,7 +221,7 @@ _DISTINCT: tuple[tuple[str, str, str, str], ...] = (
         "distinct addresses claimed by a MAC that claimed its address",
         "60s",
     ),
-    ("mixed_macs", "slices", "slices in which its IP packets came from more than one MAC", "60s"),
+    ("mixed_macs", "slices", "slices in which the MAC that its frames come from changed", "60s"),
 )
 """Counts of distinct things and of slices: name (of the raw column too), unit, meaning, horizons."""
 
@@ -268,8 +268,8 @@ _RATIOS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, str], ...] = (
     ),
     (
         "out_in_packets",
-        tuple(f"out_{c}" for c in CLASSES),
-        tuple(f"in_{c}" for c in CLASSES),
+        ("out_packets",),
+        ("in_packets",),
         "packets sent per packet received",
         "60s",
     ),
@@ -279,7 +279,7 @@ _RATIOS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, str], ...] = (
 
 def _moments(side: str) -> list[Spec]:
     """Sizes and gaps of a side, in the slice."""
-    packets = tuple(f"{side}_{c}" for c in CLASSES)
+    packets = (f"{side}_packets",)
 
     def one(name: str, unit: str, dtype: str, text: str, top: str, bottom: tuple[str, ...]) -> Spec:
         columns = tuple(f"{side}_{c}" for c in top.split())

@@ -21,16 +21,6 @@ MAX_ADDEND = 2**31 - 1
 """Cap on what one slice adds to a sum of the long horizon; kept as int32, so 60 slices stay small."""
 
 
-def sorted_unique(codes: I64) -> I64:
-    """`codes` (ascending) without repeats."""
-    if len(codes) < 2:
-        return codes
-    first = np.empty(len(codes), np.bool_)
-    first[0] = True
-    np.not_equal(codes[1:], codes[:-1], out=first[1:])
-    return codes[first]
-
-
 class SlidingSums:
     """Per host, column sums over the last 60 slices; `totals` is (max_hosts, n_columns) int64."""
 
@@ -46,7 +36,10 @@ class SlidingSums:
         while self._slices and self._slices[0][0] <= slice_no - HORIZON_SLICES:
             number, old_slots, old = self._slices.popleft()
             same = admitted[old_slots] <= number
-            self.totals[old_slots[same]] -= old[same]
+            if same.all():
+                self.totals[old_slots] -= old
+            else:
+                self.totals[old_slots[same]] -= old[same]
         kept = np.minimum(values, MAX_ADDEND).astype(np.int32)
         self.totals[slots] += kept
         self._slices.append((slice_no, slots, kept))
@@ -54,6 +47,14 @@ class SlidingSums:
     def forget(self, slots: I64) -> None:
         """Forget the hosts of these slots."""
         self.totals[slots] = 0
+
+
+def contains(codes: I64, wanted: I64) -> BoolArray:
+    """(len(wanted),) whether each is among `codes` (ascending)."""
+    if not len(codes):
+        return np.zeros(len(wanted), np.bool_)
+    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+    return np.equal(codes[at], wanted)
 
 
 class SlidingSet:
@@ -65,47 +66,48 @@ class SlidingSet:
         self.n_evicted = 0
         self._last = np.zeros(0, np.int64)
 
-    def see(self, slice_no: int, codes: I64) -> BoolArray:
-        """Take a slice's codes (ascending, unique) in; True where a code was not in the 60 slices before."""
-        live = self._last > slice_no - HORIZON_SLICES
-        # New is what was not there in the 60 slices before this one, so one slice more is looked at.
-        recent = self._last >= slice_no - HORIZON_SLICES
+    def expire(self, slice_no: int) -> I64:
+        """Drop what was not seen in the 59 slices before this one; what left, ascending. `see` comes next."""
+        return self._drop(np.flatnonzero(self._last <= slice_no - HORIZON_SLICES))
+
+    def see(self, slice_no: int, codes: I64) -> tuple[I64, I64]:
+        """Take a slice's codes in. Those that were not there; those evicted for want of room; ascending."""
         at = np.searchsorted(self.codes, codes)
-        clipped = np.minimum(at, max(len(self.codes) - 1, 0))
         if len(self.codes):
+            clipped = np.minimum(at, len(self.codes) - 1)
             found = self.codes[clipped] == codes
             self._last[clipped[found]] = slice_no
-            is_new: BoolArray = ~found | ~recent[clipped]
-            live[clipped[found]] = True
+            missing = np.flatnonzero(~found)
         else:
-            found = np.zeros(len(codes), np.bool_)
-            is_new = ~found
-        added = codes[~found]
-        if len(added):
-            where = at[~found]
-            self.codes = np.insert(self.codes, where, added)
-            self._last = np.insert(self._last, where, slice_no)
-            live = np.insert(live, where, True)
-        if not live.all():
-            self._keep(live)
-        if len(self.codes) > self.max_codes:
-            self._evict()
-        return is_new
+            missing = np.arange(len(codes))
+        entered = codes[missing]
+        if len(entered):
+            total = len(self.codes) + len(entered)
+            where = at[missing] + np.arange(len(entered))
+            is_old = np.ones(total, np.bool_)
+            is_old[where] = False
+            grown = np.empty((2, total), np.int64)
+            grown[0, where], grown[1, where] = entered, slice_no
+            grown[0, is_old], grown[1, is_old] = self.codes, self._last
+            self.codes, self._last = grown[0], grown[1]
+        over = len(self.codes) - self.max_codes
+        if over <= 0:
+            return entered, entered[:0]
+        self.n_evicted += over
+        return entered, self._drop(np.sort(np.argsort(self._last, kind="stable")[:over]))
 
-    def _keep(self, keep: BoolArray) -> None:
-        self.codes, self._last = self.codes[keep], self._last[keep]
+    def forget(self, gone: BoolArray) -> I64:
+        """Drop the codes where `gone`; what left, ascending."""
+        return self._drop(np.flatnonzero(gone))
 
-    def _evict(self) -> None:
-        n = len(self.codes) - self.max_codes
-        keep = np.ones(len(self.codes), np.bool_)
-        keep[np.argsort(self._last, kind="stable")[:n]] = False
-        self.n_evicted += n
-        self._keep(keep)
-
-    def forget(self, gone: BoolArray) -> None:
-        """Drop the codes where `gone`."""
-        if gone.any():
-            self._keep(~gone)
+    def _drop(self, at: NDArray[np.intp]) -> I64:
+        """Drop by place (ascending)."""
+        left = self.codes[at]
+        if len(at):
+            keep = np.ones(len(self.codes), np.bool_)
+            keep[at] = False
+            self.codes, self._last = self.codes[keep], self._last[keep]
+        return left
 
 
 class Tally:
