@@ -25,12 +25,12 @@ from msgspec import Meta, Struct
 from agent.errors import ConfigError
 from agent.records import MAC_HI, V4_MAPPED_LO, Device, Endpoint, Placement
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 BURST = r"^[1-9][0-9]{0,5}/(s|min|h)$"
 DAILY = r"^(([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9])?$"
 
 Name = Annotated[str, Meta(pattern=NAME)]
-"""Stands in MQTT topics: letters, digits, `.`, `_`, `-`."""
+"""Stands in MQTT topics: letters, digits, `_`, `-`."""
 Burst = Annotated[str, Meta(pattern=BURST)]
 Daily = Annotated[str, Meta(pattern=DAILY)]
 
@@ -290,7 +290,7 @@ WORDS = {
     "null": "nothing",
 }
 PATTERNS = {
-    NAME: 'letters, digits, ".", "_" and "-" only, at most 64',
+    NAME: 'letters, digits, "_" and "-" only, at most 64',
     BURST: 'a number and a unit, such as "5/min" (units: s, min, h)',
     DAILY: 'two times of day in UTC, such as "22:00-06:00"',
 }

@@ -1,0 +1,294 @@
+"""Puts a pipeline together from settings: the same stages for live traffic and for replay.
+
+It opens nothing but the bundle and the site's own files (key, devices), and starts no thread.
+
+In: `Config` (or none, for a replay without one). Out: `Watch`, one a capture source.
+Raises: `ConfigError`, `BundleError`. Remembers: per source, the devices' addresses and how long scoring took.
+"""
+
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from agent import __version__
+from agent.alert.finding import Context
+from agent.alert.policy import FindingPolicy
+from agent.alert.suppression import Suppression
+from agent.config import Config, SuppressionSettings, load_devices, read_secret
+from agent.decode.decoder import PacketDecoder
+from agent.errors import BundleError, BundleReason, ConfigError
+from agent.features.ip import HostWindows
+from agent.features.schemas import SCHEMAS
+from agent.pipeline import Extractor, FlowFilter, Pipeline
+from agent.records import (
+    MAC_HI,
+    BoolArray,
+    Detector,
+    Device,
+    Endpoint,
+    FeatureMatrix,
+    PacketTable,
+    Verdict,
+)
+from agent.score.boosting import BoostingDetector
+from agent.score.bundle import Bundle, load_bundle
+from agent.score.rules import RulesDetector
+
+SCHEMA_ID = "ip-1"
+REPLAY_KEY = b"wardwatch replay without a site key"
+"""Pseudonyms of a replay without a configuration: the same again each time, secret to nobody."""
+KEY_BYTES = 32
+MAX_LEARNED = 4096
+"""Addresses that were seen to belong to a listed MAC address; as many as hosts in the table."""
+
+
+class DeviceBook:
+    """What the site file says, by any address that a listed device was seen with (`DeviceLookup`)."""
+
+    def __init__(self, listed: Mapping[Endpoint, Device]) -> None:
+        self._listed = dict(listed)
+        self._by_mac = {e.lo: device for e, device in listed.items() if e.hi == MAC_HI}
+        self._learned: dict[Endpoint, Device] = {}
+
+    def __call__(self, endpoint: Endpoint) -> Device | None:
+        """The device at `endpoint`; None where the site does not list it."""
+        return self._listed.get(endpoint) or self._learned.get(endpoint)
+
+    def learn(self, matrix: FeatureMatrix) -> None:
+        """Take note of the addresses that listed MAC addresses use."""
+        if not self._by_mac or not len(matrix):
+            return
+        subjects = matrix.subjects
+        rows = zip(subjects.mac.tolist(), subjects.hi.tolist(), subjects.lo.tolist(), strict=True)
+        for mac, hi, lo in rows:
+            device = self._by_mac.get(mac)
+            endpoint = Endpoint(hi, lo)
+            if device is not None and endpoint not in self._learned:
+                if len(self._learned) >= MAX_LEARNED:
+                    self._learned.pop(next(iter(self._learned)))
+                self._learned[endpoint] = device
+
+
+class Learning:
+    """An extractor that tells the device book of each matrix before anybody judges it."""
+
+    def __init__(self, extractor: Extractor, book: DeviceBook) -> None:
+        self.schema = extractor.schema
+        self._extractor = extractor
+        self._book = book
+
+    def add(self, table: PacketTable, *, ignore: BoolArray | None = None) -> FeatureMatrix:
+        """As `pipeline.Extractor`."""
+        return self._told(self._extractor.add(table, ignore=ignore))
+
+    def advance(self, now_ns: int) -> FeatureMatrix:
+        """As `pipeline.Extractor`."""
+        return self._told(self._extractor.advance(now_ns))
+
+    def flush(self) -> FeatureMatrix:
+        """As `pipeline.Extractor`."""
+        return self._told(self._extractor.flush())
+
+    def counters(self) -> Mapping[str, int]:
+        """As `pipeline.Extractor`."""
+        return self._extractor.counters()
+
+    def _told(self, matrix: FeatureMatrix) -> FeatureMatrix:
+        self._book.learn(matrix)
+        return matrix
+
+
+class Timed:
+    """A detector, and how long its last calls took."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.name = detector.name
+        self.detector = detector
+        self.last_ns: deque[int] = deque(maxlen=1024)
+        self.n_rows = 0
+
+    def judge(self, matrix: FeatureMatrix) -> Sequence[Verdict]:
+        """As `records.Detector`."""
+        began_ns = time.perf_counter_ns()
+        verdicts = self.detector.judge(matrix)
+        self.last_ns.append(time.perf_counter_ns() - began_ns)
+        self.n_rows += len(matrix)
+        return verdicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What every source of this gateway shares."""
+
+    config: Config | None
+    context: Context
+    book: DeviceBook
+    suppressions: tuple[Suppression, ...]
+    bundle: Bundle | None
+    bundle_problem: str | None
+    """Why no model is loaded, or why it is scored without onnxruntime; None: nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """One source's pipeline and its parts."""
+
+    name: str
+    pipeline: Pipeline
+    policy: FindingPolicy
+    timed: tuple[Timed, ...]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the pipeline works, and while `health` reads its counters."""
+
+
+def make_site(
+    config: Config | None,
+    *,
+    bundle_path: Path | None = None,
+    no_model: bool = False,
+    raw_addresses: bool | None = None,
+    site_key: bytes | None = None,
+) -> Site:
+    """Load what all sources share. Without a configuration: the defaults of a replay."""
+    book = DeviceBook(
+        load_devices(config.site.devices_file) if config and config.site.devices_file else {}
+    )
+    bundle: Bundle | None = None
+    problem: str | None = "switched off (--no-model)"
+    if not no_model:
+        bundle, problem = _bundle(config, bundle_path)
+    names = config.site if config else None
+    raw = config.privacy.raw_addresses if config and raw_addresses is None else bool(raw_addresses)
+    schema = SCHEMAS[SCHEMA_ID]
+    context = Context(
+        site=names.name if names else "replay",
+        ward=names.ward if names else "replay",
+        gateway=names.gateway if names else "replay",
+        version=__version__,
+        site_key=site_key or (read_site_key(config) if config else None) or REPLAY_KEY,
+        raw_addresses=raw,
+        devices=book,
+        bundle=bundle.id if bundle else None,
+        features={feature.name: feature.meaning for feature in schema.features},
+    )
+    suppressions = tuple(_suppression(row) for row in config.suppress) if config else ()
+    return Site(
+        config=config,
+        context=context,
+        book=book,
+        suppressions=suppressions,
+        bundle=bundle,
+        bundle_problem=problem,
+    )
+
+
+def make_watch(
+    site: Site,
+    name: str,
+    *,
+    own_flows: FlowFilter | None = None,
+    salt: int = 0,
+    wall_offset_ns: Callable[[], int] | None = None,
+) -> Watch:
+    """A pipeline with fresh state. `salt`: random when live, so that groups cannot be made to collide."""
+    detectors: list[Detector] = [RulesDetector(SCHEMAS[SCHEMA_ID])]
+    if site.bundle is not None:
+        detectors.append(BoostingDetector(site.bundle))
+    timed = tuple(Timed(detector) for detector in detectors)
+    settings = site.config.alert if site.config else None
+    policy = FindingPolicy(
+        gateway=site.context.gateway,
+        source=name,
+        quiet_s=settings.quiet_s if settings else 120.0,
+        burst=settings.burst if settings else "5/min",
+        devices=site.book,
+        suppressions=site.suppressions,
+        site_key=site.context.site_key,
+        wall_offset_ns=wall_offset_ns or _no_offset,
+    )
+    pipeline = Pipeline(
+        decoder=PacketDecoder(),
+        extractor=Learning(HostWindows(salt=salt), site.book),
+        detectors=timed,
+        policy=policy,
+        own_flows=own_flows,
+    )
+    return Watch(name=name, pipeline=pipeline, policy=policy, timed=timed)
+
+
+def _no_offset() -> int:
+    """Event time of a capture file is wall time."""
+    return 0
+
+
+def read_site_key(config: Config) -> bytes | None:
+    """The key of the pseudonyms; None where neither `key_file` nor the one in `state_dir` is there."""
+    path = config.site.key_file or config.site.state_dir / "site.key"
+    if config.site.key_file is None and not path.exists():
+        return None
+    key = read_secret("site.key_file", path)
+    if len(key) < KEY_BYTES:
+        raise ConfigError(
+            "site.key_file", f"{path}: {len(key)} bytes, expected {KEY_BYTES} or more"
+        )
+    return key
+
+
+def ensure_site_key(config: Config) -> bytes:
+    """The site's key; made in `state_dir` where there is none. Raises `ConfigError("site.state_dir")`."""
+    key = read_site_key(config)
+    if key is not None:
+        return key
+    path = config.site.state_dir / "site.key"
+    key = secrets.token_bytes(KEY_BYTES)
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_bytes(key)
+    except OSError as error:
+        problem = (
+            f"{path}: cannot be made: {error.strerror}; make the folder, writable for this user"
+        )
+        raise ConfigError("site.state_dir", problem) from error
+    return key
+
+
+def _bundle(config: Config | None, path: Path | None) -> tuple[Bundle | None, str | None]:
+    """The bundle that is asked for, or the shipped one. Only a missing shipped one is no error."""
+    asked = path or (config.bundle.path if config else None)
+    trust = config.bundle.trust if config else ()
+    try:
+        bundle = load_bundle(asked, trust=trust, schema=SCHEMAS[SCHEMA_ID])
+    except BundleError as error:
+        if asked is None and error.reason is BundleReason.NOT_FOUND:
+            return None, str(error)
+        raise
+    return bundle, bundle.runtime_problem
+
+
+def _suppression(row: SuppressionSettings) -> Suppression:
+    daily = None
+    if row.daily:
+        begin, end = (
+            int(hours) * 3600 + int(minutes) * 60
+            for hours, minutes in (part.split(":") for part in row.daily.split("-"))
+        )
+        daily = (begin, end)
+    return Suppression(
+        name=row.name,
+        detection=row.detection,
+        where=row.where,
+        expires_s=_seconds(row.expires),
+        starts_s=_seconds(row.starts) if row.starts else 0,
+        daily_s=daily,
+        reason=row.reason,
+        author=row.author,
+    )
+
+
+def _seconds(when: datetime) -> int:
+    return int(when.timestamp())
