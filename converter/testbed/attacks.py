@@ -267,51 +267,35 @@ def _swept(ward: Ward, attacker: Host, *, routed: bool, limit: int) -> list[str]
 
 
 def os_scan(flags: str) -> Builder:
-    """OS fingerprinting by nmap; it scans a few ports first, as it must."""
+    """OS fingerprinting by nmap; it scans some ports first, as it must know an open and a closed one."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-        victim = rng.choice(ward.of("broker", "web", "device", "station", "gateway"))
-        argv = [
-            "nmap",
-            "-n",
-            "-Pn",
-            "-O",
-            *flags.split(),
-            "-p",
-            f"22,53,80,443,{ward.mqtt_port},{ward.web_port},9999",
-            victim.ip,
-        ]
+        names = rng.choices(("broker", "web", "gw", "station0"), (3, 3, 2, 1))
+        victim = ward.named(names[0])
+        ports = f"1-{rng.choice((30, 80, 150))},443,{ward.mqtt_port},{ward.web_port}"
+        argv = ["nmap", "-n", "-Pn", "-O", *flags.split(), "-p", ports, victim.ip]
         return Attack(
             commands=[Command(host=attackers[0].name, argv=argv, limit_s=30)],
             victims=[victim.ip],
-            expect_s=7,
+            expect_s=6,
         )
 
     return build
 
 
 def vulnerability_scan(scripts: str) -> Builder:
-    """Version detection and scripts by nmap against the servers."""
+    """Version detection and scripts by nmap, mostly against the web server, else the broker."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-        victim = rng.choice((ward.named("web"), ward.named("broker")))
+        victim = ward.named("web" if rng.random() < 0.8 else "broker")
         port = ward.web_port if victim.role == "web" else ward.mqtt_port
-        argv = [
-            "nmap",
-            "-n",
-            "-Pn",
-            "-T4",
-            "-sV",
-            "--version-light",
-            "-p",
-            f"{port},{ward.auth_port},2575",
-        ]
-        argv += ["--script", scripts, "--script-timeout", "8s", "--host-timeout", "20s", victim.ip]
+        argv = ["nmap", "-n", "-Pn", "-T4", "-sV", "--version-light"]
+        argv += ["-p", f"22,443,{port},{ward.auth_port},2575", "--script", scripts]
+        argv += ["--script-timeout", "8s", "--host-timeout", "20s", victim.ip]
         return Attack(
             commands=[Command(host=attackers[0].name, argv=argv, limit_s=30)],
             victims=[victim.ip],
-            expect_s=12,
-            ports=[port],
+            expect_s=14,
         )
 
     return build

@@ -9,7 +9,7 @@ from converter.testbed import attacks_mqtt as m
 from converter.testbed.attacks import Variant
 
 _SAFE_SCRIPTS = (
-    "http-title,http-headers,http-methods,http-server-header,http-robots.txt,banner,mqtt-subscribe"
+    "http-enum,http-title,http-headers,http-methods,http-robots.txt,banner,mqtt-subscribe"
 )
 _VULN_SCRIPTS = "(vuln and not http-slowloris-check and not broadcast*) or mqtt-subscribe"
 
