@@ -32,12 +32,13 @@ MESSAGE_TYPE = 53
 
 def decode_dhcp(batch: FrameBatch, transport: Transport) -> DhcpTable:
     """One row for each UDP payload from or to a DHCP port whose fixed part was captured whole."""
-    row = np.flatnonzero(transport.is_udp)
-    row = row[transport.payload_caplen[row] >= FIXED_LEN]
-    src_port, dst_port = transport.src_port[row], transport.dst_port[row]
-    speaks = (src_port == SERVER_PORT) | (dst_port == SERVER_PORT)
-    speaks |= (src_port == CLIENT_PORT) | (dst_port == CLIENT_PORT)
-    row = row[speaks]
+    speaks = np.zeros(len(batch), np.bool_)
+    for port in (SERVER_PORT, CLIENT_PORT):
+        speaks |= transport.src_port == port
+        speaks |= transport.dst_port == port
+    speaks &= transport.is_udp
+    speaks &= transport.payload_caplen >= FIXED_LEN
+    row = np.flatnonzero(speaks)
     start = transport.payload_off[row]
     options = gather(batch.buffer, start + FIXED_LEN, SCAN_LEN + 4)
     limit = np.minimum(transport.payload_caplen[row] - FIXED_LEN, SCAN_LEN)
@@ -58,6 +59,8 @@ def _find_type(options: U8, limit: I32) -> U8:
     for _ in range(MAX_OPTIONS):
         on = at + 3 <= limit[row]  # kind, length and one byte of value
         row, at = row[on], at[on]
+        if not len(row):
+            break
         kind, length = flat[row * width + at], flat[row * width + at + 1]
         hit = (kind == MESSAGE_TYPE) & (length == 1)
         found[row[hit]] = flat[(row * width + at + 2)[hit]]

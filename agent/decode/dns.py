@@ -26,13 +26,13 @@ HEADER_LEN = 12
 
 def decode_dns(batch: FrameBatch, transport: Transport) -> DnsTable:
     """One row for each UDP payload from or to a DNS port whose header was captured whole."""
-    row = np.flatnonzero(transport.is_udp)
-    row = row[transport.payload_caplen[row] >= HEADER_LEN]
-    src_port, dst_port = transport.src_port[row], transport.dst_port[row]
-    speaks = np.zeros(len(row), np.bool_)
+    speaks = np.zeros(len(batch), np.bool_)
     for port in PORTS:
-        speaks |= (src_port == port) | (dst_port == port)
-    row = row[speaks]
+        speaks |= transport.src_port == port
+        speaks |= transport.dst_port == port
+    speaks &= transport.is_udp
+    speaks &= transport.payload_caplen >= HEADER_LEN
+    row = np.flatnonzero(speaks)
     rows = gather(batch.buffer, transport.payload_off[row], HEADER_LEN)
     return DnsTable(
         row=row,

@@ -107,8 +107,11 @@ def _decode_v4(batch: FrameBatch, head: U8, link: Link, wanted: BoolArray) -> Ip
         put(v4, moved, _read_v4(rows, 0))
     room = batch.caplen - start
     wire_room = batch.wirelen - start
-    # Total length 0: the kernel handed over a frame larger than the field can say (TSO).
-    length = v4.length if v4.length.all() else np.where(v4.length == 0, wire_room, v4.length)
+    length = v4.length
+    if not length.all():
+        # Total length 0: the kernel handed over a frame larger than the field can say (TSO).
+        joined = np.flatnonzero(length == 0)
+        length[joined] = wire_room[joined]
     header = (v4.first & 15) << 2
     good = wanted & (room >= 20)
     good &= v4.first >> 4 == 4

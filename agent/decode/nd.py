@@ -59,6 +59,8 @@ def _find_mac(rows: U8, limit: I32, option: U8) -> U64:
     row = np.flatnonzero(limit >= FIXED_LEN + 8)
     at = np.full(len(row), FIXED_LEN, np.int64)
     for _ in range((SCAN_LEN - FIXED_LEN) // 8):
+        if not len(row):
+            break
         kind, units = flat[row * width + at], flat[row * width + at + 1]
         hit = (kind == option[row]) & (units == 1)
         mac[row[hit]] = u48(gather(flat, row[hit] * width + at[hit] + 2, 8), 0)

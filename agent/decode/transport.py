@@ -252,7 +252,9 @@ class Options(NamedTuple):
         m, width = rows.shape
         flat = rows.reshape(-1)
         out = cls(np.full(m, -1, np.int32), np.full(m, -1, np.int16), np.zeros(m, np.bool_))
-        row = np.flatnonzero(limit > 0)
+        usual = (limit >= 12) & (u32(rows, 0) == NOP_NOP_TIMESTAMPS)
+        out.timestamp[usual] = True
+        row = np.flatnonzero((limit > 0) & ~(usual & (limit == 12)))
         pos = np.zeros(len(row), np.int64)
         for _ in range(OPTIONS_MAX_LEN):
             if not len(row):
