@@ -62,8 +62,8 @@ def pack(
 
     Without `key` it is unsigned: only an agent whose code holds its digest (`shipped_source`) takes it.
     """
-    contents = _model_files(model, quantised)
-    manifest = _manifest(
+    contents = model_files(model, quantised)
+    manifest = make_manifest(
         model, quantised, contents, metrics=metrics, created=created, version=version
     )
     contents["manifest.json"] = encode_manifest(manifest)
@@ -123,7 +123,8 @@ MANIFEST_SHA256: dict[str, str] = {{
 '''
 
 
-def _model_files(model: FloatModel, quantised: QuantisedModel) -> dict[str, bytes]:
+def model_files(model: FloatModel, quantised: QuantisedModel) -> dict[str, bytes]:
+    """The files that make the model, by name."""
     rows = model.golden_rows
     golden = {
         "rows": rows,
@@ -139,7 +140,7 @@ def _model_files(model: FloatModel, quantised: QuantisedModel) -> dict[str, byte
     }
 
 
-def _manifest(
+def make_manifest(
     model: FloatModel,
     quantised: QuantisedModel,
     contents: dict[str, bytes],
@@ -148,6 +149,7 @@ def _manifest(
     created: str,
     version: int,
 ) -> Manifest:
+    """The manifest of a bundle of these files, its card included."""
     record = model.record
     digests = {name: hashlib.sha256(contents[name]).hexdigest() for name in MODEL_FILES}
     manifest = Manifest(

@@ -171,7 +171,7 @@ def _weights(run: RunMatrix) -> NDArray[np.float64]:
     weight = np.ones(len(run))
     for number in range(len(run.info.episodes)):
         at = run.episode == number
-        weight[at] = max(1, np.count_nonzero(at)) ** -0.5
+        weight[at] = 1 / np.sqrt(max(1, int(np.count_nonzero(at))))
     return np.asarray(weight, np.float64)
 
 

@@ -1,7 +1,7 @@
 """What the converter's steps leave for each other in a work folder: npz and JSON, never a pickle.
 
     train     float.npz  train.json  gate.onnx  kinds.onnx
-    quantize  trees.npz  quantised.json
+    quantize  trees.npz  quantised.json  latency.json
     evaluate  metrics.json
     pack      reads them all and writes a bundle
 
@@ -167,6 +167,17 @@ def load_quantised(folder: Path) -> QuantisedModel:
         kinds_lead=about["kinds_lead"],
         parity=about["parity"],
     )
+
+
+def save_latency(folder: Path, latency: dict[str, Any]) -> None:
+    """Write how long a call took; apart, since it differs from one build to the next."""
+    _write_json(folder / "latency.json", latency)
+
+
+def load_latency(folder: Path) -> dict[str, Any]:
+    """Read how long a call took."""
+    _require(folder, "quantize", ("latency.json",))
+    return dict(msgspec.json.decode((folder / "latency.json").read_bytes()))
 
 
 def load_metrics(folder: Path) -> dict[str, Any]:

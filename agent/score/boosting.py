@@ -37,8 +37,8 @@ MAX_EXPLAINED = 8
 
 MAX_FACTS = 4
 
-SPOOFED_NEW_SOURCES = 32
-"""Sources new to a victim in one slice from which they count as spoofed: more devices than join a ward in 1 s."""
+SPOOFED_NEW_SOURCES = 16
+"""Sources new to a victim in one slice from which they count as spoofed: as the rules have it."""
 
 
 class Tell(NamedTuple):

@@ -54,8 +54,15 @@ Runtime = Literal["onnx", "numpy"]
 class Scorer(Protocol):
     """Exact integer sums of rows."""
 
-    n_features: int
-    n_outputs: int
+    @property
+    def n_features(self) -> int:
+        """Columns that a row must have."""
+        ...
+
+    @property
+    def n_outputs(self) -> int:
+        """Sums that a row gets."""
+        ...
 
     def sums(self, values: F32) -> I64:
         """(n, n_outputs) int64 for float32 (n, n_features)."""

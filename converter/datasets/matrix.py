@@ -143,8 +143,8 @@ class HostileCounts:
         rows_of = _rows_by_host(matrix)
         slices = matrix.start_ns // SLICE_NS
         for number, episode in enumerate(self.episodes):
-            attackers = {_host(text) for text in episode.attackers}
-            listed = attackers | {_host(text) for text in episode.victims}
+            attackers = {host_of(text) for text in episode.attackers}
+            listed = attackers | {host_of(text) for text in episode.victims}
             by_host = {host: dict(counts) for host, counts in self._counts[number].items()}
             for host in attackers:
                 own = by_host.get(host, {})
@@ -260,7 +260,8 @@ def _ends(table: PacketTable) -> tuple[U64, U64, U64, U64]:
     return src_hi, src_lo, dst_hi, dst_lo
 
 
-def _host(text: str) -> Host:
+def host_of(text: str) -> Host:
+    """(hi, lo) of an address in text, as in `agent.records`."""
     address = ipaddress.ip_address(text)
     if address.version == 4:
         return 0, V4_MAPPED_LO | int(address)
