@@ -156,18 +156,23 @@ def record_offsets(window: U8, order: str) -> tuple[I64, int]:
     stop = len(window) - RECORD_HEADER_BYTES + 1
     if stop <= 0:
         return np.empty(0, np.int64), 0
-    count, length = segments(0, stop)
-    if count == 1:
+    start = lane_starts(window, order)
+    if len(start) == 1:
         return scalar_offsets(window, 0, stop, order)
-    word = words(window, order)
-    start = first_of_each_lane(_plausible(window, word, count, length), 0, length)
-    # Captured lengths stand 8 bytes into a record's header.
-    caplen = word[8:]
+    caplen = words(window, order)[8:]  # that of a record stands 8 bytes into it
     head, at = walk_lanes(start, stop, lambda position: position + 16 + caplen[position])
     if at >= stop:
         return head, at
     rest, at = scalar_offsets(window, at, stop, order)
     return np.concatenate([head, rest]), at
+
+
+def lane_starts(window: U8, order: str) -> I64:
+    """Byte 0, and a guess for every further lane that `window` is worth: offsets that look like records."""
+    count, length = segments(0, len(window) - RECORD_HEADER_BYTES + 1)
+    if count == 1:
+        return np.zeros(1, np.int64)
+    return first_of_each_lane(_plausible(window, words(window, order), count, length), 0, length)
 
 
 def words(window: U8, order: str) -> NDArray[np.uint32]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.capture.capture_file import open_capture
+from agent.capture.windows import WINDOW_BYTES
 from agent.errors import CaptureError, CaptureReason
 from tests.support.pcap_writer import frames_of, pcap, pcap_header, section
 
@@ -221,3 +222,25 @@ def test_no_permission(write):
         folder.chmod(0o755)
     path.chmod(0o600)
     assert as_nobody(path) == f"permission {path}: no permission to read it"
+
+
+@pytest.mark.parametrize(
+    "pack", [bytes, lambda data: gzip.compress(data, 1)], ids=["plain", "gzip"]
+)
+def test_a_file_larger_than_a_window(write, pack):
+    """Records that a window's end cuts are read whole with the next one."""
+    frame = bytes(range(256)) * 5
+    records = [(i * 1000, frame[: 700 + i % 580]) for i in range(40_000)]
+    data = pcap(records)
+    assert len(data) > 2 * WINDOW_BYTES
+    with open_capture(write(pack(data[:-1]))) as capture:
+        at = 0
+        for batch in capture:
+            buffer = batch.buffer.tobytes()
+            for i in range(0, len(batch), 97):
+                offset, caplen = int(batch.offset[i]), int(batch.caplen[i])
+                assert (int(batch.ts_ns[i]), buffer[offset : offset + caplen]) == records[at + i]
+            at += len(batch)
+        assert at == len(records) - 1
+        assert "cut in mid-record" in capture.truncated
+        assert capture.progress > 0.99
