@@ -19,15 +19,16 @@ MAX_KEYS = 64
 
 @dataclass(slots=True)
 class _Reading:
-    first_ns: int
-    """End of the first window since the last one that was counted whole."""
     counted_ns: int
-    """End of the window that was counted last; what ends a window later does not overlap it."""
+    """End of the window that was counted whole last."""
     counted: int
+    """What it held."""
     last_ns: int
-    last: int
-    before: int = 0
+    """End of the latest window seen."""
+    before: int
+    """Packets up to `counted_ns`."""
     since: int = 0
+    """Packets after it, at least."""
 
 
 class Meter:
@@ -48,14 +49,12 @@ class Meter:
             host = NOBODY
         reading = self._by_host.get(host)
         if reading is None:
-            long_ago = end_ns - self._window_ns
-            reading = self._by_host[host] = _Reading(end_ns, long_ago, 0, end_ns, count)
-        elif end_ns - reading.first_ns >= self._window_ns:
-            reading.before += reading.since
-            reading.since = 0
-            reading.first_ns = end_ns
-            reading.counted_ns, reading.counted = reading.last_ns, reading.last
-        apart = end_ns - reading.counted_ns >= self._window_ns
-        reading.since = max(reading.since, count if apart else count - reading.counted)
-        reading.last = max(reading.last, count) if end_ns == reading.last_ns else count
-        reading.last_ns = end_ns
+            self._by_host[host] = _Reading(end_ns, count, end_ns, before=count)
+            return
+        if end_ns - reading.counted_ns < self._window_ns:
+            reading.since = max(reading.since, count - reading.counted)
+        else:
+            overlaps = end_ns - reading.last_ns < self._window_ns
+            reading.before += max(reading.since, count) if overlaps else reading.since + count
+            reading.counted_ns, reading.counted, reading.since = end_ns, count, 0
+        reading.last_ns = max(reading.last_ns, end_ns)

@@ -28,6 +28,8 @@ class Facts:
 
     plain: str
     limit: str
+    at_most: str
+    """Of a figure below its limit: a rule asks that it is not above."""
     normal: str
 
 
@@ -186,7 +188,9 @@ ENGLISH: dict[str, Words] = {
 
 LANGUAGES: dict[str, dict[str, Words]] = {"en": ENGLISH}
 FACTS: dict[str, Facts] = {
-    "en": Facts("{meaning}: {value}", " (limit {limit})", " (normal for it: {normal})")
+    "en": Facts(
+        "{meaning}: {value}", " (limit {limit})", " (at most {limit})", " (normal for it: {normal})"
+    )
 }
 
 
@@ -230,7 +234,7 @@ def fact_words(
     say = FACTS.get(language, FACTS["en"])
     text = say.plain.format(meaning=meaning, value=number(value))
     if limit is not None:
-        text += say.limit.format(limit=number(limit))
+        text += (say.at_most if value < limit else say.limit).format(limit=number(limit))
     if normal is not None:
         text += say.normal.format(normal=number(normal))
     return text

@@ -67,7 +67,7 @@ def run(rows, *, cuts=(), **changes: object):
     return out, policy
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(streams)
 def test_every_life_is_create_updates_close(rows):
     events, policy = run(rows)
@@ -89,7 +89,7 @@ def test_every_life_is_create_updates_close(rows):
         assert all(b - a >= UPDATE_NS for a, b in pairwise(updates))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(streams)
 def test_events_come_in_the_order_of_event_time(rows):
     events, _ = run(rows)
@@ -97,7 +97,7 @@ def test_events_come_in_the_order_of_event_time(rows):
     assert times == sorted(times)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(streams, st.sets(st.integers(1, 499), max_size=12))
 def test_how_batches_are_cut_changes_nothing(rows, cuts):
     whole, _ = run(rows)
