@@ -165,7 +165,13 @@ class LiveCapture:
         return bool(events)
 
     def _batch(self, raw: RawFrames) -> FrameBatch | None:
-        ts_ns = self._rebase(raw.wall_ns)
+        before_ns, self._last_read_ns = self._last_read_ns, time.monotonic_ns()
+        old_ns, self.wall_offset_ns = self.wall_offset_ns, _wall_offset_ns()
+        ts_ns = rebase(
+            raw.wall_ns,
+            offsets_ns=(old_ns, self.wall_offset_ns),
+            between_ns=(before_ns, self._last_read_ns),
+        )
         outgoing = raw.pkttype == PACKET_OUTGOING
         keep: slice | np.ndarray[tuple[int], np.dtype[np.bool_]] = slice(None)
         if self._drop_outgoing and outgoing.any():
@@ -184,20 +190,22 @@ class LiveCapture:
         self._truncated += int(np.count_nonzero(batch.caplen < batch.wirelen))
         return batch if len(batch) else None
 
-    def _rebase(self, wall_ns: I64) -> I64:
-        """Kernel times on the monotonic clock, sampled now; none lies in the future.
 
-        Where the wall clock was stepped since the last batch, some frames were stamped before the step:
-        they are those that the new offset does not place between the last batch and now.
-        """
-        before_ns, self._last_read_ns = self._last_read_ns, time.monotonic_ns()
-        old_ns, self.wall_offset_ns = self.wall_offset_ns, _wall_offset_ns()
-        ts_ns = wall_ns - self.wall_offset_ns
-        if abs(self.wall_offset_ns - old_ns) > CLOCK_STEP_NS:
-            misplaced = (ts_ns > self._last_read_ns) | (ts_ns < before_ns)
-            ts_ns = np.where(misplaced, wall_ns - old_ns, ts_ns)
-            ts_ns = np.maximum(ts_ns, before_ns)
-        return np.minimum(ts_ns, self._last_read_ns)
+def rebase(wall_ns: I64, *, offsets_ns: tuple[int, int], between_ns: tuple[int, int]) -> I64:
+    """Kernel times on the monotonic clock; (n,) ns, none in the future.
+
+    `offsets_ns`: wall minus monotonic clock, at the last batch and now; `between_ns`: the monotonic times of
+    the two. Where the wall clock was stepped between them, some frames were stamped before the step: those
+    that the new offset does not place between the two.
+    """
+    old_ns, new_ns = offsets_ns
+    before_ns, now_ns = between_ns
+    ts_ns = wall_ns - new_ns
+    if abs(new_ns - old_ns) > CLOCK_STEP_NS:
+        misplaced = (ts_ns > now_ns) | (ts_ns < before_ns)
+        ts_ns = np.where(misplaced, wall_ns - old_ns, ts_ns)
+        ts_ns = np.maximum(ts_ns, before_ns)
+    return np.minimum(ts_ns, now_ns)
 
 
 def open_live(  # noqa: PLR0913 - settings of one device, by keyword
