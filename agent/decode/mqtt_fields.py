@@ -1,0 +1,444 @@
+"""The fields of MQTT control packets and what each breaks of the protocol, many packets at once.
+
+It reads at most 128 bytes of a body (`BODY_BYTES`): a topic or filter list longer than that is judged by what
+stands there. No topic, client id, user name or password leaves it: only lengths, flags and codes.
+The judge is the specification, in the version that the flow's CONNECT named; where versions differ and the level
+is not known, what any version allows is allowed. Packets on a flow out of step have no violation.
+
+In: `Packets`, in stream order per flow. Out: `Fields`. Remembers: nothing; `Context` (level, connected) is the
+caller's and changed in place. Raises: nothing.
+
+Source, sections of 3.1.1 / 5.0 (3.1 where it differs):
+REMAINING_LENGTH 2.2.3 / 1.5.5 · RESERVED_TYPE 2.2.1 / 2.1.2 (AUTH is of 5 only) · FLAGS 2.2.2 / 2.1.3, DUP with
+QoS 0 3.3.1.1 (3.1: only QoS 1 of PUBREL, SUBSCRIBE, UNSUBSCRIBE, DUP allowed, 2.1) · QOS 3.3.1.2, 3.8.3 ·
+PROTOCOL_NAME 3.1.2.1 · PROTOCOL_LEVEL 3.1.2.2 · CONNECT_FLAGS 3.1.2.3 to 3.1.2.9 (a password without a user name
+is allowed in 5) · FIRST_NOT_CONNECT, SECOND_CONNECT 3.1 · TOPIC_WILDCARD 3.3.2.1 · TOPIC_LENGTH 1.5.3 / 1.5.4 ·
+EMPTY_TOPIC 4.7.3 (5: allowed with properties, that can hold a topic alias, 3.3.2.3.4) · EMPTY_SUBSCRIBE 3.8.3,
+3.10.3 · PACKET_ID_ZERO 2.3.1 / 2.2.1 · BODY_LENGTH: chapter 3 of each type · WRONG_DIRECTION 2.2.1 / 2.1.2
+(DISCONNECT by the server is of 5 only) · STRING 1.5.3 / 1.5.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.decode.gather import gather
+from agent.decode.mqtt_flows import CARRY_BYTES
+from agent.decode.mqtt_header import NAMES, REQUIRED_FLAGS_2
+from agent.decode.mqtt_text import any_of, bad_text, wildcards
+from agent.records import MqttType, MqttViolation
+
+if TYPE_CHECKING:
+    from agent.records import I16, I32, I64, U8, BoolArray
+
+BODY_BYTES = 128
+"""Bytes of a body that are read; `CARRY_BYTES` less the largest fixed header, rounded down."""
+_SHORT = 40
+"""Bytes of a PUBLISH's body read at first; longer topics take a second, wider look."""
+_MAX_FILTERS = 12
+"""Filters of a SUBSCRIBE that are looked at."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Packets:
+    """Control packets as found, (m,) each."""
+
+    buffer: U8
+    headers: U8
+    """(k * CARRY_BYTES,) headers put together from parts."""
+    pos: I64
+    """Absolute offset of the first byte, or -1 - index into `headers`."""
+    first: U8
+    remaining: I32
+    """-1 where the length is malformed."""
+    size: I32
+    count: I64
+    available: I64
+    """Bytes that may be read from `pos`."""
+    flow: I64
+    """Which row of the `Context`."""
+    to_server: BoolArray
+    synchronised: BoolArray
+    start: BoolArray
+    """The first packet of its stream."""
+
+
+@dataclass(slots=True, frozen=True)
+class Context:
+    """What is known of each flow of the batch, (f,); changed in place."""
+
+    level: U8
+    connected: BoolArray
+
+
+class Fields:
+    """Columns of `records.MqttTable`, (m,)."""
+
+    def __init__(self, m: int) -> None:
+        self.level: U8 = np.zeros(m, np.uint8)
+        self.connect_flags: U8 = np.zeros(m, np.uint8)
+        self.keep_alive_s: I32 = np.full(m, -1, np.int32)
+        self.code: I16 = np.full(m, -1, np.int16)
+        self.topic_len: I32 = np.full(m, -1, np.int32)
+        self.wildcard: BoolArray = np.zeros(m, bool)
+        self.violation: U8 = np.zeros(m, np.uint8)
+
+    def blame(self, rows: I64, broken: BoolArray, violation: MqttViolation) -> None:
+        """Note a violation where none was found before."""
+        if broken.any():
+            at = rows[broken]
+            self.violation[at[self.violation[at] == 0]] = violation
+
+
+def _flag_tables() -> tuple[BoolArray, BoolArray]:
+    """Per first byte, whether its flags are wrong: in 3.1.1 and 5, and in any version."""
+    strict = np.zeros(256, bool)
+    any_version = np.zeros(256, bool)
+    for first in range(256):
+        kind, flags = first >> 4, first & 15
+        if kind in REQUIRED_FLAGS_2:
+            strict[first] = flags != 2
+            any_version[first] = flags & 6 != 2
+        elif kind == MqttType.PUBLISH:
+            strict[first] = flags & 14 == 8
+        elif kind != MqttType.RESERVED:
+            strict[first] = flags != 0
+    return strict, any_version
+
+
+_WRONG_FLAGS, _WRONG_FLAGS_ANY = _flag_tables()
+_CLIENT_ONLY = np.isin(
+    np.arange(16),
+    (MqttType.CONNECT, MqttType.SUBSCRIBE, MqttType.UNSUBSCRIBE, MqttType.PINGREQ),
+)
+_SERVER_ONLY = np.isin(
+    np.arange(16), (MqttType.CONNACK, MqttType.SUBACK, MqttType.UNSUBACK, MqttType.PINGRESP)
+)
+
+
+def read_fields(packets: Packets, context: Context) -> Fields:
+    """Fields and violations; `context` then is what it is after these packets."""
+    fields = Fields(len(packets.pos))
+    kind = packets.first >> 4
+    well_formed = packets.remaining >= 0
+    rows: dict[int, I64] = {}
+    present = np.bincount(kind, minlength=16)
+    for number in np.flatnonzero(present).tolist():
+        rows[number] = np.flatnonzero((kind == number) & well_formed)
+    connect = rows.get(MqttType.CONNECT, np.zeros(0, np.int64))
+    opened = _Connects(packets, fields, connect)
+    second = _levels(packets, fields, context, connect, opened.level)
+    judged = bool(packets.synchronised.any())
+    if judged:
+        _judge_headers(packets, fields, kind, second)
+        opened.judge(packets, fields)
+    headers_only = fields.violation.copy()
+    for number, where in rows.items():
+        reader = _READERS.get(MqttType(number))
+        if reader is not None and len(where):
+            reader(packets, fields, where)
+    if judged:
+        # Of packets counted together only the first one's body was read: they are judged by their headers.
+        together = (packets.count > 1) & (packets.remaining > 0)
+        fields.violation[together] = headers_only[together]
+        fields.violation[~packets.synchronised] = 0
+    else:
+        fields.violation[:] = 0
+    return fields
+
+
+def _body(packets: Packets, rows: I64, width: int) -> tuple[U8, I64]:
+    """The first `width` bytes of these packets' bodies, and how many of them are theirs and were captured."""
+    pos = packets.pos[rows]
+    size = packets.size[rows]
+    here = np.minimum(packets.available[rows] - size, packets.remaining[rows])
+    here = np.clip(here, 0, BODY_BYTES)
+    parted = np.flatnonzero(pos < 0)
+    if not len(parted):
+        return gather(packets.buffer, pos + size, width), here
+    body = gather(packets.buffer, np.maximum(pos, 0) + size, width)
+    body[parted] = gather(packets.headers, (-1 - pos[parted]) * CARRY_BYTES + size[parted], width)
+    return body, here
+
+
+def _word(body: U8, at: I64) -> I64:
+    """Big-endian 16 bits at column `at` of each row; past the row's end, its last."""
+    line = np.arange(len(body))
+    at = np.minimum(at, body.shape[1] - 2)
+    word: I64 = body[line, at].astype(np.int64) << 8 | body[line, at + 1]
+    return word
+
+
+class _Connects:
+    """The fields of CONNECT packets, then what they break once the judge is due."""
+
+    def __init__(self, packets: Packets, fields: Fields, rows: I64) -> None:
+        self.rows = rows
+        self.body, self.here = _body(packets, rows, 20)
+        body, here = self.body, self.here
+        self.name_len = _word(body, np.zeros(len(rows), np.int64))
+        self.level = np.zeros(len(rows), np.uint8)
+        self.right_name = np.zeros(len(rows), bool)
+        self.right_level = np.zeros(len(rows), bool)
+        if not len(rows):
+            return
+        line = np.arange(len(rows))
+        readable = np.flatnonzero((here >= 6 + self.name_len) & (self.name_len <= 10))
+        after = self.name_len[readable] + 2
+        raw = body[line[readable], after]
+        fields.level[rows[readable]] = raw
+        fields.connect_flags[rows[readable]] = body[line[readable], after + 1]
+        fields.keep_alive_s[rows[readable]] = _word(body[readable], after + 2)
+        for name, levels in NAMES.items():
+            same = (body[:, : len(name)] == np.frombuffer(name, np.uint8)).all(axis=1)
+            same &= here >= len(name)
+            self.right_name |= same
+            self.right_level |= same & np.isin(fields.level[rows], levels)
+            known = same & np.isin(fields.level[rows] & 0x7F, levels)
+            self.level[known] = fields.level[rows[known]] & 0x7F
+
+    def judge(self, packets: Packets, fields: Fields) -> None:
+        rows, here, remaining = self.rows, self.here, packets.remaining[self.rows]
+        if not len(rows):
+            return
+        fields.blame(rows, remaining < 2, MqttViolation.BODY_LENGTH)
+        fields.blame(rows, self.name_len + 2 > remaining, MqttViolation.TOPIC_LENGTH)
+        named = here >= np.minimum(self.name_len + 2, BODY_BYTES)
+        fields.blame(rows, named & ~self.right_name, MqttViolation.PROTOCOL_NAME)
+        complete = self.right_name & (here >= self.name_len + 6)
+        fields.blame(rows, complete & ~self.right_level, MqttViolation.PROTOCOL_LEVEL)
+        flags = fields.connect_flags[rows]
+        will, user, password = flags & 4 != 0, flags & 128 != 0, flags & 64 != 0
+        wrong = ~will & (flags & 0x38 != 0) | (flags & 0x18 == 0x18)
+        wrong |= (self.level != 3) & (flags & 1 != 0)
+        wrong |= (self.level != 5) & password & ~user
+        fields.blame(rows, complete & wrong, MqttViolation.CONNECT_FLAGS)
+        fields.blame(rows, remaining < self.name_len + 8, MqttViolation.BODY_LENGTH)
+        client_id = _word(self.body, self.name_len + 6)
+        known = complete & (self.level != 5) & (here >= self.name_len + 8)
+        too_long = known & (self.name_len + 8 + client_id > remaining)
+        fields.blame(rows, too_long, MqttViolation.TOPIC_LENGTH)
+
+
+def _levels(
+    packets: Packets, fields: Fields, context: Context, connect: I64, opened: U8
+) -> BoolArray:
+    """Give every packet its flow's level, and say which CONNECTs are second ones; (m,)."""
+    m = len(packets.pos)
+    second = np.zeros(m, bool)
+    level = context.level[packets.flow]
+    fresh = np.flatnonzero(packets.start & packets.to_server)
+    connect, opened = connect[packets.to_server[connect]], opened[packets.to_server[connect]]
+    setters = np.union1d(connect, fresh)
+    if len(setters):
+        new_level = np.zeros(m, np.uint8)
+        new_level[connect] = opened
+        is_connect = np.zeros(m, bool)
+        is_connect[connect] = True
+        touched = np.zeros(len(context.level), bool)
+        touched[packets.flow[setters]] = True
+        part = np.flatnonzero(touched[packets.flow])
+        part = part[np.argsort(packets.flow[part], kind="stable")]
+        flow = packets.flow[part]
+        sets = np.zeros(m, bool)
+        sets[setters] = True
+        line = np.arange(len(part))
+        last = np.maximum.accumulate(np.where(sets[part], line, -1))
+        own = (last >= 0) & (flow[np.maximum(last, 0)] == flow)
+        level[part[own]] = new_level[part[last[own]]]
+        before = np.concatenate(([-1], last[:-1])) if len(part) else last
+        was = (before >= 0) & (flow[np.maximum(before, 0)] == flow)
+        connected = np.where(was, is_connect[part[np.maximum(before, 0)]], context.connected[flow])
+        second[part] = is_connect[part] & connected & ~packets.start[part]
+        end = np.flatnonzero(np.append(flow[1:] != flow[:-1], True))
+        context.level[flow[end]] = level[part[end]]
+        context.connected[flow[end[own[end]]]] = is_connect[part[last[end[own[end]]]]]
+    others = (packets.first >> 4 != MqttType.CONNECT) | (packets.remaining < 0)
+    fields.level[others] = level[others]
+    return second
+
+
+def _judge_headers(packets: Packets, fields: Fields, kind: U8, second: BoolArray) -> None:
+    everyone = np.arange(len(kind))
+    level = fields.level
+    known = level > 0
+    old = known & (level < 5)
+    first, to_server = packets.first, packets.to_server
+    fields.blame(everyone, packets.remaining < 0, MqttViolation.REMAINING_LENGTH)
+    reserved = (kind == 0) | ((kind == MqttType.AUTH) & old)
+    fields.blame(everyone, reserved, MqttViolation.RESERVED_TYPE)
+    publish = kind == MqttType.PUBLISH
+    fields.blame(everyone, publish & (first & 6 == 6), MqttViolation.QOS)
+    strict = known & (level != 3)
+    wrong = np.where(strict, _WRONG_FLAGS[first], _WRONG_FLAGS_ANY[first])
+    fields.blame(everyone, wrong, MqttViolation.FLAGS)
+    backward = np.where(to_server, _SERVER_ONLY[kind], _CLIENT_ONLY[kind])
+    backward |= (kind == MqttType.DISCONNECT) & ~to_server & old
+    fields.blame(everyone, backward, MqttViolation.WRONG_DIRECTION)
+    early = packets.start & to_server & (kind != MqttType.CONNECT)
+    fields.blame(everyone, early, MqttViolation.FIRST_NOT_CONNECT)
+    fields.blame(everyone, second, MqttViolation.SECOND_CONNECT)
+
+
+def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
+    step = packets.synchronised[rows]
+    body, here = _body(packets, rows, _SHORT if step.any() else 8)
+    topic = _word(body, np.zeros(len(rows), np.int64))
+    fields.topic_len[rows] = np.where(here >= 2, topic, -1)
+    if not step.any():
+        return
+    if not step.all():
+        rows, body, here, topic = rows[step], body[step], here[step], topic[step]
+    short = topic + 5 <= _SHORT
+    _judge_publish(packets, fields, rows[short], (body[short], here[short], topic[short]))
+    if not short.all():
+        rows = rows[~short]
+        body, here = _body(packets, rows, BODY_BYTES)
+        _judge_publish(packets, fields, rows, (body, here, topic[~short]))
+
+
+def _judge_publish(packets: Packets, fields: Fields, rows: I64, read: tuple[U8, I64, I64]) -> None:
+    body, here, topic = read
+    remaining, level = packets.remaining[rows], fields.level[rows]
+    acknowledged = (packets.first[rows] & 6 != 0).astype(np.int64) * 2
+    fields.blame(rows, remaining < 2, MqttViolation.BODY_LENGTH)
+    whole = here >= 2
+    fields.blame(rows, whole & (topic + 2 > remaining), MqttViolation.TOPIC_LENGTH)
+    empty = whole & (topic == 0)
+    if empty.any():
+        properties = np.minimum(2 + acknowledged, body.shape[1] - 1)
+        alias = (here > properties) & (body[np.arange(len(rows)), properties] != 0)
+        alias |= here <= properties  # cut short: not to be said
+        fields.blame(rows, empty & (level > 0) & ((level < 5) | ~alias), MqttViolation.EMPTY_TOPIC)
+    end = np.minimum(topic + 2, here)
+    suspect = np.flatnonzero(any_of(body, end))
+    if len(suspect):
+        two = np.full(len(suspect), 2, np.int64)
+        wild, _ = wildcards(body[suspect], two, end[suspect])
+        fields.blame(rows[suspect], wild, MqttViolation.TOPIC_WILDCARD)
+        whole_topic = (topic + 2 <= here)[suspect]
+        broken = bad_text(body[suspect], two, end[suspect], whole_topic)
+        fields.blame(rows[suspect], broken, MqttViolation.STRING)
+    fields.blame(rows, topic + 2 + acknowledged > remaining, MqttViolation.BODY_LENGTH)
+    numbered = (acknowledged > 0) & (topic + 4 <= here)
+    fields.blame(rows, numbered & (_word(body, topic + 2) == 0), MqttViolation.PACKET_ID_ZERO)
+
+
+def _packet_id(packets: Packets, fields: Fields, rows: I64, width: int) -> tuple[U8, I64]:
+    """A body that begins with a packet id; blames what is wrong with that."""
+    body, here = _body(packets, rows, width)
+    fields.blame(rows, packets.remaining[rows] < 2, MqttViolation.BODY_LENGTH)
+    zero = (here >= 2) & (body[:, 0] == 0) & (body[:, 1] == 0)
+    fields.blame(rows, zero, MqttViolation.PACKET_ID_ZERO)
+    return body, here
+
+
+def _after_properties(packets: Packets, fields: Fields, rows: I64, body: U8) -> I64:
+    """Where the payload begins that follows a packet id and, in MQTT 5, properties; (n,)."""
+    low, high = body[:, 2].astype(np.int64), body[:, 3].astype(np.int64)
+    length = np.where(low < 128, 3 + low, 4 + (low & 127) + (high << 7))
+    length[(low >= 128) & (high >= 128)] = 1 << 20  # beyond what is read of a body
+    return np.where((fields.level[rows] == 5) & (packets.remaining[rows] > 2), length, 2)
+
+
+def _subscribe(packets: Packets, fields: Fields, rows: I64) -> None:
+    """SUBSCRIBE and UNSUBSCRIBE: filters, one by one; UNSUBSCRIBE's have no options byte."""
+    body, here = _packet_id(packets, fields, rows, BODY_BYTES)
+    remaining, level = packets.remaining[rows], fields.level[rows]
+    options = ((packets.first[rows] >> 4) == MqttType.SUBSCRIBE).astype(np.int64)
+    at = _after_properties(packets, fields, rows, body)
+    judged = level > 0
+    fields.blame(rows, judged & (at >= remaining) & (remaining >= 2), MqttViolation.EMPTY_SUBSCRIBE)
+    active = np.flatnonzero(at + 2 <= here)
+    for k in range(_MAX_FILTERS):
+        if not len(active):
+            return
+        here_now, begin, rows_now = here[active], at[active] + 2, rows[active]
+        length = _word(body[active], at[active])
+        end = begin + length
+        judge = judged[active]
+        if k == 0:
+            told = options[active] > 0
+            fields.topic_len[rows_now[told]] = length[told]
+        fields.blame(rows_now, judge & (end > remaining[active]), MqttViolation.TOPIC_LENGTH)
+        fields.blame(rows_now, judge & (length == 0), MqttViolation.EMPTY_TOPIC)
+        stop = np.minimum(end, here_now)
+        wild, _ = wildcards(body[active], begin, stop)
+        fields.wildcard[rows_now] |= wild & (options[active] > 0)
+        broken = bad_text(body[active], begin, stop, end <= here_now)
+        fields.blame(rows_now, judge & broken, MqttViolation.STRING)
+        missing = (options[active] > 0) & (end + 1 > remaining[active])
+        fields.blame(rows_now, judge & missing, MqttViolation.BODY_LENGTH)
+        seen = (options[active] > 0) & (end < here_now)
+        option = body[active, np.minimum(end, BODY_BYTES - 1)]
+        fields.blame(rows_now, judge & seen & (option & 3 == 3), MqttViolation.QOS)
+        at[active] = end + options[active]
+        active = active[at[active] + 2 <= here_now]
+
+
+def _acknowledge(packets: Packets, fields: Fields, rows: I64) -> None:
+    """PUBACK, PUBREC, PUBREL, PUBCOMP: a packet id, and in MQTT 5 perhaps a reason code."""
+    body, here = _packet_id(packets, fields, rows, 8)
+    level = fields.level[rows]
+    coded = (level == 5) & (here > 2)
+    fields.code[rows[coded]] = body[coded, 2]
+    old = (level > 0) & (level < 5)
+    fields.blame(rows, old & (packets.remaining[rows] != 2), MqttViolation.BODY_LENGTH)
+
+
+def _suback(packets: Packets, fields: Fields, rows: I64) -> None:
+    """SUBACK, and UNSUBACK of MQTT 5: the first of its codes."""
+    body, here = _packet_id(packets, fields, rows, BODY_BYTES)
+    level, remaining = fields.level[rows], packets.remaining[rows]
+    at = _after_properties(packets, fields, rows, body)
+    plain = (packets.first[rows] >> 4) == MqttType.UNSUBACK
+    coded = np.flatnonzero((at < here) & ~(plain & (level != 5)))
+    fields.code[rows[coded]] = body[coded, at[coded]]
+    old = (level > 0) & (level < 5)
+    wrong = np.where(plain, old & (remaining != 2), remaining < 3)
+    fields.blame(rows, wrong, MqttViolation.BODY_LENGTH)
+
+
+def _connack(packets: Packets, fields: Fields, rows: I64) -> None:
+    body, here = _body(packets, rows, 8)
+    coded = here >= 2
+    fields.code[rows[coded]] = body[coded, 1]
+    level, remaining = fields.level[rows], packets.remaining[rows]
+    old = (level > 0) & (level < 5)
+    fields.blame(rows, (remaining < 2) | (old & (remaining != 2)), MqttViolation.BODY_LENGTH)
+
+
+def _ping(packets: Packets, fields: Fields, rows: I64) -> None:
+    fields.blame(rows, packets.remaining[rows] != 0, MqttViolation.BODY_LENGTH)
+
+
+def _goodbye(packets: Packets, fields: Fields, rows: I64) -> None:
+    """DISCONNECT and AUTH: empty below MQTT 5, where a reason code may come first."""
+    level, remaining = fields.level[rows], packets.remaining[rows]
+    fields.blame(rows, (level > 0) & (level < 5) & (remaining != 0), MqttViolation.BODY_LENGTH)
+    rows = rows[(level == 5) & (remaining > 0)]
+    if len(rows):
+        body, here = _body(packets, rows, 8)
+        fields.code[rows[here > 0]] = body[here > 0, 0]
+
+
+_READERS = {
+    MqttType.CONNACK: _connack,
+    MqttType.PUBLISH: _publish,
+    MqttType.PUBACK: _acknowledge,
+    MqttType.PUBREC: _acknowledge,
+    MqttType.PUBREL: _acknowledge,
+    MqttType.PUBCOMP: _acknowledge,
+    MqttType.SUBSCRIBE: _subscribe,
+    MqttType.SUBACK: _suback,
+    MqttType.UNSUBSCRIBE: _subscribe,
+    MqttType.UNSUBACK: _suback,
+    MqttType.PINGREQ: _ping,
+    MqttType.PINGRESP: _ping,
+    MqttType.DISCONNECT: _goodbye,
+    MqttType.AUTH: _goodbye,
+}
+"""Which function reads a type's body; CONNECT comes before all others."""

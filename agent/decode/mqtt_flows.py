@@ -1,0 +1,200 @@
+"""What MQTT decoding remembers of TCP connections: a bounded table of flows, and one of connections just opened.
+
+`FlowTable` keeps, per flow and direction, where the next control packet starts (a TCP sequence number) and the
+header bytes already seen of it; the least recently used flow goes first, and evictions are counted. `SynTable`
+keeps the first sequence number after a SYN, so that a flood of SYNs overwrites only other half-open
+connections and never a flow. Neither reads bytes of a payload.
+
+Hashes are salted, so nobody can make flows collide; every hit is verified against the real addresses and ports.
+
+In and out: arrays of equal length, one row a segment or flow. Raises: nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agent.records import I64, U8, U16, U64, BoolArray
+
+CARRY_BYTES = 136
+"""Header bytes kept of a packet that is cut: a fixed header of 5 and what `mqtt_fields` reads of a body."""
+_SYN_BITS = 16
+_MASK64 = (1 << 64) - 1
+
+
+class Salt(NamedTuple):
+    """Odd multipliers and an offset that an attacker does not know."""
+
+    low: np.uint64
+    high: np.uint64
+    offset: np.uint64
+
+
+def make_salt(salt: int) -> Salt:
+    """Three words from one, by splitmix64 (Steele et al. 2014)."""
+    words = []
+    state = salt & _MASK64
+    for _ in range(3):
+        state = (state + 0x9E3779B97F4A7C15) & _MASK64
+        z = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & _MASK64
+        words.append(z ^ z >> 31)
+    return Salt(np.uint64(words[0] | 1), np.uint64(words[1] | 1), np.uint64(words[2]))
+
+
+def _endpoint(hi: U64, lo: U64, port: U64, salt: Salt) -> U64:
+    mixed = (lo + salt.offset) * salt.low
+    mixed ^= mixed >> np.uint64(31)
+    mixed += (hi + (port << np.uint64(40))) * salt.high
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= salt.low
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
+
+
+def hash_flows(key: U64, salt: Salt) -> tuple[U64, BoolArray]:
+    """The same hash for both directions of a flow, and whether a row goes the reversed way; (n,) each.
+
+    `key` is (n, 5): source hi, lo, destination hi, lo, source port << 16 | destination port.
+    """
+    source = _endpoint(key[:, 0], key[:, 1], key[:, 4] >> np.uint64(16), salt)
+    target = _endpoint(key[:, 2], key[:, 3], key[:, 4] & np.uint64(0xFFFF), salt)
+    both = source + target
+    both ^= both >> np.uint64(30)
+    both *= salt.high
+    both ^= both >> np.uint64(31)
+    return both, source > target
+
+
+def make_keys(
+    src_hi: U64, src_lo: U64, dst_hi: U64, dst_lo: U64, src_port: U16, dst_port: U16
+) -> U64:
+    """(n, 5) as `hash_flows` takes them."""
+    ports = src_port.astype(np.uint64) << np.uint64(16) | dst_port
+    return np.stack((src_hi, src_lo, dst_hi, dst_lo, ports), axis=1)
+
+
+def turn(key: U64, reverse: BoolArray) -> U64:
+    """Keys with source and destination exchanged where `reverse`: one key for both directions."""
+    out = key.copy()
+    back = key[reverse]
+    out[reverse, 0:2] = back[:, 2:4]
+    out[reverse, 2:4] = back[:, 0:2]
+    out[reverse, 4] = back[:, 4] >> np.uint64(16) | (back[:, 4] & np.uint64(0xFFFF)) << np.uint64(
+        16
+    )
+    return out
+
+
+class SynTable:
+    """The last SYN of each direction; one place a hash, newest wins."""
+
+    def __init__(self) -> None:
+        size = 1 << _SYN_BITS
+        self._key = np.zeros((size, 5), np.uint64)
+        self._start = np.zeros(size, np.int64)
+        self._stamp = np.full(size, -1, np.int64)
+
+    def _place(self, flow: U64, reverse: BoolArray) -> I64:
+        place: I64 = ((flow >> np.uint64(64 - _SYN_BITS)) ^ reverse).astype(np.int64)
+        return place
+
+    def put(self, flow: U64, reverse: BoolArray, key: U64, start: I64, stamp: I64) -> None:
+        """Remember that the direction `key` opened at the time `stamp`, its first byte being numbered `start`."""
+        place = self._place(flow, reverse)
+        self._key[place] = key
+        self._start[place] = start
+        self._stamp[place] = stamp
+
+    def find(self, flow: U64, reverse: BoolArray, key: U64) -> tuple[I64, I64]:
+        """The number of each direction's first byte, and the stamp of its SYN, -1 where none is remembered; (n,)."""
+        place = self._place(flow, reverse)
+        known = (self._key[place] == key).all(axis=1)
+        return self._start[place], np.where(known, self._stamp[place], -1)
+
+
+class FlowTable:
+    """Flows by slot; the arrays are (slots,) per flow or (slots, 2) per direction, 1 the reversed one."""
+
+    def __init__(self, max_flows: int) -> None:
+        self.max_flows = max_flows
+        self.slot_of: dict[int, int] = {}
+        self._free = list(range(max_flows - 1, -1, -1))
+        self._hash = np.zeros(max_flows, np.uint64)
+        self.key = np.zeros((max_flows, 5), np.uint64)
+        self.used = np.zeros(max_flows, np.int64)
+        self.level: U8 = np.zeros(max_flows, np.uint8)
+        self.connected = np.zeros(max_flows, bool)
+        self.client: NDArray[np.int8] = np.full(max_flows, -1, np.int8)  # the client's direction
+        self.known = np.zeros((max_flows, 2), bool)
+        self.synchronised = np.zeros((max_flows, 2), bool)
+        self.boundary = np.zeros((max_flows, 2), np.int64)
+        self.chain = np.zeros((max_flows, 2), np.int64)
+        self.opened = np.full((max_flows, 2), -1, np.int64)  # the stamp of the SYN it began with
+        self.carry_len = np.zeros((max_flows, 2), np.int64)
+        self.carry = np.zeros((max_flows, 2, CARRY_BYTES), np.uint8)
+        self.evictions = 0
+        self.collisions = 0
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    def find(self, flow: U64, key: U64) -> I64:
+        """Slots of these flows, -1 where they are not known; (n,). `key` as `turn` makes it."""
+        get = self.slot_of.get
+        slot = np.array([get(h, -1) for h in flow.tolist()], np.int64)
+        hit = np.flatnonzero(slot >= 0)
+        if len(hit):
+            other = (self.key[slot[hit]] != key[hit]).any(axis=1)
+            slot[hit[other]] = -1
+        return slot
+
+    def insert(self, flow: U64, key: U64, now: int) -> I64:
+        """Slots for new flows, unique by hash; -1 for those beyond the table's size. `now`: the batch's number.
+
+        A flow that another's hash belongs to takes its slot. Flows used in this batch are evicted last.
+        """
+        self._make_room(len(flow), now)
+        slots = np.full(len(flow), -1, np.int64)
+        for i, h in enumerate(flow.tolist()):
+            known = self.slot_of.get(h)
+            if known is not None:
+                self.collisions += 1
+                slots[i] = known
+            elif self._free:
+                slots[i] = self.slot_of[h] = self._free.pop()
+        new = slots[slots >= 0]
+        self._hash[new] = flow[slots >= 0]
+        self.key[new] = key[slots >= 0]
+        self.used[new] = now
+        self.level[new] = 0
+        self.connected[new] = False
+        self.client[new] = -1
+        self.known[new] = False
+        self.synchronised[new] = False
+        self.opened[new] = -1
+        self.carry_len[new] = 0
+        return slots
+
+    def _make_room(self, wanted: int, now: int) -> None:
+        short = min(wanted, self.max_flows) - len(self._free)
+        if short <= 0:
+            return
+        live = np.fromiter(self.slot_of.values(), np.int64, len(self.slot_of))
+        short = min(short, int(np.count_nonzero(self.used[live] < now)))
+        if short <= 0:
+            return
+        oldest = live[np.argsort(self.used[live], kind="stable")[:short]]
+        self.evictions += short
+        self.free(oldest)
+
+    def free(self, slots: I64) -> None:
+        """Forget these flows; each slot once."""
+        for h, slot in zip(self._hash[slots].tolist(), slots.tolist(), strict=True):
+            if self.slot_of.pop(h, None) is not None:
+                self._free.append(slot)
