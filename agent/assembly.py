@@ -6,6 +6,8 @@ In: `Config` (or none, for a replay without one). Out: `Watch`, one a capture so
 Raises: `ConfigError`, `BundleError`. Remembers: per source, the devices' addresses and how long scoring took.
 """
 
+from __future__ import annotations
+
 import secrets
 import threading
 import time
@@ -14,30 +16,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.alert.finding import Context
 from agent.alert.policy import FindingPolicy
 from agent.alert.suppression import Suppression
-from agent.config import Config, SuppressionSettings, load_devices, read_secret
+from agent.config import (
+    Config,
+    SuppressionSettings,
+    Uplink,
+    broker_address,
+    check_uplink,
+    load_devices,
+    read_secret,
+    read_user,
+)
 from agent.decode.decoder import PacketDecoder
 from agent.errors import BundleError, BundleReason, ConfigError
 from agent.features.ip import HostWindows
 from agent.features.schemas import SCHEMAS
 from agent.pipeline import Extractor, FlowFilter, Pipeline
-from agent.records import (
-    MAC_HI,
-    BoolArray,
-    Detector,
-    Device,
-    Endpoint,
-    FeatureMatrix,
-    PacketTable,
-    Verdict,
-)
+from agent.records import MAC_HI, Detector, Device, Endpoint, FeatureMatrix, PacketTable, Verdict
 from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle
 from agent.score.rules import RulesDetector
+from agent.uplink.mqtt import Broker
+
+if TYPE_CHECKING:
+    from agent.records import BoolArray
 
 SCHEMA_ID = "ip-1"
 REPLAY_KEY = b"wardwatch replay without a site key"
@@ -150,6 +157,7 @@ def make_site(
     config: Config | None,
     *,
     bundle_path: Path | None = None,
+    trust: tuple[Path, ...] = (),
     no_model: bool = False,
     raw_addresses: bool | None = None,
     site_key: bytes | None = None,
@@ -161,7 +169,7 @@ def make_site(
     bundle: Bundle | None = None
     problem: str | None = "switched off (--no-model)"
     if not no_model:
-        bundle, problem = _bundle(config, bundle_path)
+        bundle, problem = _bundle(config, bundle_path, trust)
     names = config.site if config else None
     raw = config.privacy.raw_addresses if config and raw_addresses is None else bool(raw_addresses)
     schema = SCHEMAS[SCHEMA_ID]
@@ -226,6 +234,30 @@ def _no_offset() -> int:
     return 0
 
 
+def make_broker(uplink: Uplink, client_id: str) -> Broker:
+    """Where the broker is and who we are there. Raises `ConfigError`, too, where a secret is readable by others."""
+    check_uplink(uplink)
+    scheme, host, port = broker_address(uplink.url)
+    for key in ("ca", "cert"):
+        path = getattr(uplink, key)
+        if path is not None and not path.is_file():
+            raise ConfigError(f"uplink.{key}", f"{path}: no such file")
+    if uplink.key is not None:
+        read_secret("uplink.key", uplink.key)
+    user, password = read_user(uplink.user_file) if uplink.user_file else (None, None)
+    return Broker(
+        host=host,
+        port=port,
+        client_id=client_id,
+        tls=scheme == "mqtts",
+        ca=uplink.ca,
+        cert=uplink.cert,
+        key=uplink.key,
+        user=user,
+        password=password,
+    )
+
+
 def read_site_key(config: Config) -> bytes | None:
     """The key of the pseudonyms; None where neither `key_file` nor the one in `state_dir` is there."""
     path = config.site.key_file or config.site.state_dir / "site.key"
@@ -257,10 +289,12 @@ def ensure_site_key(config: Config) -> bytes:
     return key
 
 
-def _bundle(config: Config | None, path: Path | None) -> tuple[Bundle | None, str | None]:
+def _bundle(
+    config: Config | None, path: Path | None, trust: tuple[Path, ...]
+) -> tuple[Bundle | None, str | None]:
     """The bundle that is asked for, or the shipped one. Only a missing shipped one is no error."""
     asked = path or (config.bundle.path if config else None)
-    trust = config.bundle.trust if config else ()
+    trust += config.bundle.trust if config else ()
     try:
         bundle = load_bundle(asked, trust=trust, schema=SCHEMAS[SCHEMA_ID])
     except BundleError as error:

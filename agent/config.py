@@ -175,7 +175,11 @@ def _check_together(config: Config) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(f"source[{i}].name", f'"{name}" is used twice')
-    uplink = config.uplink
+    check_uplink(config.uplink)
+
+
+def check_uplink(uplink: Uplink) -> None:
+    """Whether the keys of `[uplink]` fit together; raises `ConfigError`."""
     if uplink.url:
         scheme, _, _ = broker_address(uplink.url)
         if scheme != "mqtts":
