@@ -98,6 +98,12 @@ VARIANTS: tuple[Variant, ...] = (
         "nmap",
         a.nmap_scan("-sS --scan-delay 700ms --max-retries 0", (36,), seconds=27),
     ),
+    Variant(
+        "port_scan",
+        "nmap-syn-slowest",
+        "nmap",
+        a.nmap_scan("-sS --scan-delay 2s --max-retries 0", (20,), seconds=42, paced=False),
+    ),
     Variant("port_scan", "nmap-ack", "nmap", a.nmap_scan("-sA -T4", (200, 600), seconds=5)),
     Variant("port_scan", "nmap-decoys", "nmap", a.nmap_scan("-sS -T4 -D RND:3", (150,), seconds=6)),
     Variant("port_scan", "nmap-fragments", "nmap", a.nmap_scan("-sS -T4 -f", (200,), seconds=5)),
@@ -132,6 +138,12 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("os_scan", "nmap-os-twice", "nmap", a.os_scan("--osscan-guess --max-os-tries 2 -T4")),
     Variant("vulnerability_scan", "nmap-versions", "nmap", a.vulnerability_scan(_SAFE_SCRIPTS)),
     Variant("vulnerability_scan", "nmap-vuln", "nmap", a.vulnerability_scan(_VULN_SCRIPTS)),
+    Variant(
+        "vulnerability_scan", "nmap-web-enum", "nmap", a.vulnerability_scan(_SAFE_SCRIPTS, web=True)
+    ),
+    Variant(
+        "vulnerability_scan", "nmap-web-vuln", "nmap", a.vulnerability_scan(_VULN_SCRIPTS, web=True)
+    ),
     Variant("vulnerability_scan", "own-web", "own", a.own_probe),
     Variant("arp_spoofing", "arpspoof-mitm", "arpspoof", a.arpspoof(both=True, forward=True)),
     Variant(
