@@ -25,7 +25,7 @@ from agent.alert.endpoints import is_mac, pseudonym, text
 from agent.alert.severity import severity_id
 from agent.alert.suppression import DeviceLookup, no_devices
 from agent.alert.techniques import DETECTIONS, TECHNIQUE_NAMES
-from agent.alert.words import fact_words, words
+from agent.alert.words import fact_words, meaning_of, words
 from agent.records import NOBODY, Alert, Endpoint, Fact
 
 SCHEMA_NAME = "wardwatch.finding.v1"
@@ -307,7 +307,7 @@ def _own(alert: Alert, facts: list[Fact], *, context: Context, moment: Moment) -
 
 
 def _fact(fact: Fact, context: Context) -> dict[str, Any]:
-    meaning = context.features.get(fact.feature, fact.feature)
+    meaning = meaning_of(fact.feature, context.features)
     limit, normal = _finite(fact.limit), _finite(fact.normal)
     out: dict[str, Any] = {
         "feature": fact.feature,

@@ -23,7 +23,7 @@ from agent.alert.endpoints import text
 from agent.alert.finding import ACTIVITY, SCHEMA_NAME
 from agent.alert.severity import SEVERITIES
 from agent.alert.suppression import DeviceLookup, no_devices
-from agent.alert.words import counted, fact_words, number, words
+from agent.alert.words import counted, fact_words, meaning_of, number, words
 from agent.records import NOBODY, Alert, Endpoint
 
 STYLES = {
@@ -75,7 +75,7 @@ def row_of_alert(
     meanings = features or {}
     why = [
         fact_words(
-            meanings.get(f.feature, f.feature),
+            meaning_of(f.feature, meanings),
             f.value,
             limit=f.limit,
             normal=f.normal,

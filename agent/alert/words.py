@@ -8,6 +8,7 @@ A language is a row of `LANGUAGES`; each has the same detections (tested). Engli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.alert.techniques import DETECTIONS, STORM, Group
@@ -220,6 +221,17 @@ def number(value: float) -> str:
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+HORIZONS = {"_1s": "1 s", "_60s": "60 s"}
+"""How far back a feature reaches, by the end of its name."""
+
+
+def meaning_of(feature: str, meanings: Mapping[str, str]) -> str:
+    """What a feature means, with the time that it is counted over; its name where nothing is known."""
+    meaning = meanings.get(feature, feature)
+    over = next((say for end, say in HORIZONS.items() if feature.endswith(end)), "")
+    return meaning if not over or meaning == feature or over in meaning else f"{meaning} in {over}"
 
 
 def fact_words(
