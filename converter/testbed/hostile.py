@@ -1,7 +1,7 @@
 """Our own attack tools, one process each: `python -m converter.testbed.hostile WHAT OPTIONS_JSON`.
 
-Meant for the testbed's own network namespaces: **it refuses to run in a namespace that can reach anything
-else** (it checks for the mark that the ward puts into each of its namespaces). Every action is bounded by a
+Meant for the testbed's own network namespaces: **it refuses to run without the mark that a ward gives its
+processes, and in the machine's own network namespace**, whoever set the mark. Every action is bounded by a
 count and by the recorder's time limit. What is sent over MQTT is made up here.
 """
 
@@ -321,7 +321,14 @@ TOOLS: dict[str, Callable[[Options], None]] = {
     )
 }
 
+
+def in_a_ward() -> bool:
+    """Whether this process carries a ward's mark and stands apart from the machine's own network."""
+    apart = os.readlink("/proc/self/ns/net") != os.readlink("/proc/1/ns/net")  # noqa: PTH115 - a kernel link
+    return MARK in os.environ and apart
+
+
 if __name__ == "__main__":
-    if MARK not in os.environ:
+    if not in_a_ward():
         raise SystemExit("hostile: only inside a testbed ward (wardwatch-convert testbed record)")
     TOOLS[sys.argv[1]](json.loads(sys.argv[2]))

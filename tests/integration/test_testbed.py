@@ -1,6 +1,7 @@
 """A ward is recorded with real tools; its labels match what tshark sees; nothing is left behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -142,10 +143,11 @@ def test_what_a_killed_recording_leaves_is_removed_by_the_next(tmp_path):
     assert namespaces(dead.pid) == []
 
 
-def test_hostile_tools_refuse_to_run_outside_a_ward():
+@pytest.mark.parametrize("mark", [{}, {"WARDWATCH_WARD": "set by hand"}])
+def test_hostile_tools_refuse_to_run_outside_a_ward(mark):
     done = subprocess.run(
         [sys.executable, "-m", "converter.testbed.hostile", "udp_flood", "{}"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **mark},
     )  # fmt: skip
     assert done.returncode == 1
     assert "only inside a testbed ward" in done.stderr
