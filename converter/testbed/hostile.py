@@ -1,7 +1,7 @@
 """Our own attack tools, one process each: `python -m converter.testbed.hostile WHAT OPTIONS_JSON`.
 
 Meant for the testbed's own network namespaces: **it refuses to run without the mark that a ward gives its
-processes, and in the machine's own network namespace**, whoever set the mark. Every action is bounded by a
+processes, and outside that ward's namespaces**, whoever set the mark. Every action is bounded by a
 count and by the recorder's time limit. What is sent over MQTT is made up here.
 """
 
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -323,9 +324,10 @@ TOOLS: dict[str, Callable[[Options], None]] = {
 
 
 def in_a_ward() -> bool:
-    """Whether this process carries a ward's mark and stands apart from the machine's own network."""
-    apart = os.readlink("/proc/self/ns/net") != os.readlink("/proc/1/ns/net")  # noqa: PTH115 - a kernel link
-    return MARK in os.environ and apart
+    """Whether this process carries a ward's mark and stands in one of that ward's namespaces."""
+    prefix = os.environ.get(MARK, "")
+    mine = Path("/proc/self/ns/net").stat().st_ino
+    return bool(prefix) and mine in {p.stat().st_ino for p in Path("/run/netns").glob(f"{prefix}*")}
 
 
 if __name__ == "__main__":
