@@ -52,6 +52,8 @@ def decode_dhcp(batch: FrameBatch, transport: Transport) -> DhcpTable:
 def _find_type(options: U8, limit: I32) -> U8:
     """The value of option 53, 0 where it is absent or not among the first options; (m,)."""
     m, width = options.shape
+    if not m:
+        return np.empty(0, np.uint8)
     flat = options.reshape(-1)
     found = np.zeros(m, np.uint8)
     row = np.flatnonzero((limit >= 4) & (u32(options, 0) == COOKIE))

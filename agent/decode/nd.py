@@ -54,6 +54,8 @@ def decode_nd(batch: FrameBatch, ip: Ip, transport: Transport) -> NdTable:
 def _find_mac(rows: U8, limit: I32, option: U8) -> U64:
     """The address in the first option of the kind asked for, 0 where none; options count units of 8 bytes."""
     m, width = rows.shape
+    if not m:
+        return np.empty(0, np.uint64)
     flat = rows.reshape(-1)
     mac = np.zeros(m, np.uint64)
     row = np.flatnonzero(limit >= FIXED_LEN + 8)

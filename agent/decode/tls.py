@@ -53,8 +53,9 @@ def decode_tls(batch: FrameBatch, transport: Transport) -> tuple[U8, TlsTable]:
     fits &= (kind != CHANGE_CIPHER_SPEC) | (length == 1)
     fits &= (kind != ALERT) | (length >= 2)
     row, rows = row[fits], rows[fits]
-    tls[row] = _name(rows, transport.payload_caplen[row])
-    hello = tls[row] == TlsRecord.CLIENT_HELLO
+    name = _name(rows, transport.payload_caplen[row])
+    tls[row] = name
+    hello = name == TlsRecord.CLIENT_HELLO
     row, rows = row[hello], rows[hello]
     start = transport.payload_off[row]
     n_ciphers, n_extensions = _count(batch.buffer, start, transport.payload_caplen[row])
@@ -89,6 +90,8 @@ def _count(buffer: U8, start: I64, caplen: I32) -> tuple[U16, U16]:
 
     Each list is found by the length of the one before; a field counts only if captured whole.
     """
+    if not len(start):
+        return np.empty(0, np.uint16), np.empty(0, np.uint16)
     at = np.full(len(start), SESSION_ID_AT, np.int64)
     seen = at + 1 <= caplen
     at += 1 + gather(buffer, start + at * seen, 1)[:, 0]

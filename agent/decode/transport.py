@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from agent.decode.gather import gather, put, u16, u32
+from agent.decode.gather import gather, put, u32
 from agent.decode.ip import NO_NEXT_HEADER, PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP
 from agent.records import Reason
 
@@ -78,31 +78,21 @@ class _Fixed(NamedTuple):
 
 
 def _read_fixed(rows: U8, col: int) -> _Fixed:
+    ports, last = u32(rows, col), u32(rows, col + 12)  # one pass over the rows for two fields
     return _Fixed(
-        src_port=u16(rows, col),
-        dst_port=u16(rows, col + 2),
+        src_port=(ports >> 16).astype(np.uint16),
+        dst_port=ports.astype(np.uint16),
         seq=u32(rows, col + 4),
         ack=u32(rows, col + 8),
-        offset_flags=u16(rows, col + 12),
-        window=u16(rows, col + 14),
+        offset_flags=(last >> 16).astype(np.uint16),
+        window=last.astype(np.uint16),
     )
 
 
 def decode_transport(batch: FrameBatch, head: U8, link: Link, ip: Ip) -> Transport:
     """Decode the transport header of every whole datagram and first fragment."""
     reason = link.reason
-    ready = (reason == 0) & (ip.family != 0)
-    is_tcp = ready & (ip.proto == PROTO_TCP)
-    is_udp = ready & (ip.proto == PROTO_UDP)
-    is_icmp = ready & ((ip.proto == PROTO_ICMP) | (ip.proto == PROTO_ICMPV6))
-    others = is_tcp | is_udp
-    others |= is_icmp
-    np.logical_not(others, out=others)
-    others &= ready
-    if others.any():
-        others &= (ip.proto != NO_NEXT_HEADER) | (ip.family == 4)
-        reason[others] = Reason.UNKNOWN_PROTOCOL
-
+    is_tcp, is_udp, is_icmp = _classify(ip, reason)
     fixed = _read_fixed(head, link.column + 20)
     moved = np.flatnonzero((is_tcp | is_udp | is_icmp) & (ip.l4 != link.column + 20))
     if len(moved):
@@ -115,28 +105,20 @@ def decode_transport(batch: FrameBatch, head: U8, link: Link, ip: Ip) -> Transpo
     for is_kind, need in ((is_tcp, 20), (is_udp, 8), (is_icmp, 8)):
         _require(is_kind, need, wire_len, room, reason)
     header = np.where(is_tcp, (fixed.offset_flags >> 12 << 2).astype(np.int32), np.int32(8))
-    sound = is_tcp & (header >= 20)
-    sound &= header <= wire_len
-    bad = is_tcp & ~sound
-    if bad.any():
-        reason[bad] = Reason.BAD_L4_HEADER
-    cut = sound & (header > room)
-    if cut.any():
-        reason[cut] = Reason.TRUNCATED_L4
+    sound = _judge_tcp(is_tcp, header, wire_len, room, reason)
+    mss, wscale, timestamp = _decode_options(batch, head, link, ip, header, room, sound)
 
     payload_len = wire_len - header
     _bound_udp(is_udp, fixed.seq, ip, payload_len, reason)
-    has_payload = sound | is_udp
-    has_payload |= is_icmp
-    has_payload &= reason != Reason.BAD_L4_HEADER
+    payload_len *= sound | is_udp | is_icmp
     np.maximum(payload_len, 0, out=payload_len)
-    payload_len *= has_payload
-    payload_caplen = np.clip(room - header, 0, payload_len)
+    payload_caplen = room - header
+    np.minimum(payload_caplen, payload_len, out=payload_caplen)
+    np.maximum(payload_caplen, 0, out=payload_caplen)
     payload_off = batch.offset + ip.l4
     payload_off += header
     payload_off *= payload_caplen > 0
 
-    mss, wscale, timestamp = _decode_options(batch, head, link, ip, header, room, sound)
     icmp_type, icmp_code = _decode_icmp(is_icmp, fixed.src_port)
     _clear(~(is_tcp | is_udp), fixed.src_port, fixed.dst_port)
     np.bitwise_and(fixed.offset_flags, 0x0FFF, out=fixed.offset_flags)
@@ -163,6 +145,32 @@ def decode_transport(batch: FrameBatch, head: U8, link: Link, ip: Ip) -> Transpo
     )
 
 
+def _classify(ip: Ip, reason: U8) -> tuple[BoolArray, BoolArray, BoolArray]:
+    """Which frames should hold a TCP, a UDP, an ICMP header; the rest are of an unknown protocol."""
+    ready = (reason == 0) & (ip.family != 0)
+    is_tcp = ready & (ip.proto == PROTO_TCP)
+    is_udp = ready & (ip.proto == PROTO_UDP)
+    is_icmp = ready & ((ip.proto == PROTO_ICMP) | (ip.proto == PROTO_ICMPV6))
+    others = ready & ~(is_tcp | is_udp | is_icmp)
+    if others.any():
+        others &= (ip.proto != NO_NEXT_HEADER) | (ip.family == 4)
+        reason[others] = Reason.UNKNOWN_PROTOCOL
+    return is_tcp, is_udp, is_icmp
+
+
+def _judge_tcp(is_tcp: BoolArray, header: I32, wire_len: I32, room: I32, reason: U8) -> BoolArray:
+    """TCP headers whose length can be right; of them, those that the capture cut are marked."""
+    sound = is_tcp & (header >= 20)
+    sound &= header <= wire_len
+    bad = is_tcp & ~sound
+    if bad.any():
+        reason[bad] = Reason.BAD_L4_HEADER
+    cut = sound & (header > room)
+    if cut.any():
+        reason[cut] = Reason.TRUNCATED_L4
+    return sound
+
+
 def _require(is_kind: BoolArray, need: int, wire_len: I32, room: I32, reason: U8) -> None:
     """Take out of `is_kind` the frames that do not hold `need` bytes, and say why."""
     lacking = is_kind & (room < need)
@@ -179,7 +187,8 @@ def _bound_udp(is_udp: BoolArray, word: U32, ip: Ip, payload_len: I32, reason: U
         return
     length = (word[row] >> 16).astype(np.int32)
     whole = (length == 0) & (ip.family[row] == 6)  # a jumbogram: longer than the field can say
-    reason[row[(length < 8) & ~whole]] = Reason.BAD_L4_HEADER
+    bad = (length < 8) & ~whole
+    reason[row[bad]] = Reason.BAD_L4_HEADER
     bound = np.where(whole, payload_len[row], length - 8)
     payload_len[row] = np.minimum(payload_len[row], bound)
 
