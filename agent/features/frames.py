@@ -141,11 +141,11 @@ def _ip_classes(table: PacketTable) -> U8:
         kind = np.where(icmp, _ICMP_LUT[six, table.icmp_type[rest]], kind)
         out[rest] = kind
         out[table.fragment == 2] = CLASS["fragment"]
+    out[table.dns.row] = np.where(table.dns.response, CLASS["dns_response"], CLASS["dns_query"])
+    out[table.dhcp.row] = CLASS["dhcp"]
     odd = table.reason != Reason.OK
     if odd.any():
         _broken_classes(table, np.flatnonzero(odd), out)
-    out[table.dns.row] = np.where(table.dns.response, CLASS["dns_response"], CLASS["dns_query"])
-    out[table.dhcp.row] = CLASS["dhcp"]
     return out
 
 

@@ -47,10 +47,13 @@ class HostTable:
         self.mac = np.zeros(max_hosts, np.uint64)
         self.admitted = np.full(max_hosts, _NEVER, np.int64)
         """Slice in which the host got its slot; beyond all slices where the slot is free."""
+        self.since = np.full(max_hosts, _NEVER, np.int64)
+        """First slice that was open when it got its slot: what is older is another host's."""
         self.last = np.full(max_hosts, -1, np.int64)
         self.seen = np.zeros((2, max_hosts), np.bool_)
         """Whether it was ever a source, a destination."""
         self.n_evicted = 0
+        self.first_open = 0
         self.generation = 0
         """Grows with each eviction: slots looked up before are stale."""
         self._a = (salt * _K1 ^ _K2) & _U64 | 1
@@ -96,6 +99,7 @@ class HostTable:
         slot = self._free.pop()
         self.hi[slot], self.lo[slot] = hi, lo
         self.admitted[slot] = self.last[slot] = slice_no
+        self.since[slot] = self.first_open
         self._insert(slot, hi, lo)
         return slot
 
@@ -187,6 +191,7 @@ class HostTable:
 
     def make_room(self, first_open: int) -> Slots:
         """Free slots until `max_new` are free, among hosts idle since before slice `first_open`; those freed."""
+        self.first_open = first_open
         for number in [n for n in self._new if n < first_open]:
             del self._new[number]
         wanted = min(self.max_new, self.max_hosts // 4) - len(self._free)
@@ -198,7 +203,7 @@ class HostTable:
         if not len(gone):
             return gone
         self.hi[gone] = self.lo[gone] = self.mac[gone] = 0
-        self.admitted[gone] = _NEVER
+        self.admitted[gone] = self.since[gone] = _NEVER
         self.last[gone] = -1
         self.seen[:, gone] = False
         self._free.extend(gone[::-1].tolist())

@@ -37,6 +37,8 @@ SHORT_COUNTS = (
     "in_peers",
     "out_new_peers",
     "in_new_peers",
+    "out_new_services",
+    "in_new_services",
     "out_arp_targets",
     *SERVICE_COUNTS,
 )
@@ -179,13 +181,14 @@ class _ServiceCounts:
         self._n = n
         self._counts = np.zeros((4, n), np.int64)
 
-    def see(self, slice_no: int, codes: I64, own: I64) -> None:
-        """Take a slice's services and refusals, and its own ports (`dst, port`), in."""
+    def see(self, slice_no: int, codes: I64, own: I64) -> I64:
+        """Take a slice's services and refusals, and its own ports (`dst, port`), in; the services new to it."""
         self.leave(self.set.expire(slice_no), self.own.expire(slice_no))
         entered, evicted = self.set.see(slice_no, codes)
         entered_own, evicted_own = self.own.see(slice_no, own)
         self._change(entered, entered_own, 1)
         self.leave(evicted, evicted_own)
+        return entered[entered >> 16 & 3 == SERVICE]
 
     def leave(self, codes: I64, own: I64) -> None:
         """These are no longer in the sets."""
@@ -220,6 +223,8 @@ class Links:
         self._pairs = _PairCounts(n, max_codes)
         self._services = _ServiceCounts(n, max_codes)
         self._macs = SlidingSet(max_codes)
+        self.new_services = np.zeros(0, np.int64)
+        """Link codes of the services addressed in the slice that was closed last, and not in the 59 before."""
 
     @property
     def n_evicted(self) -> int:
@@ -238,7 +243,8 @@ class Links:
         served = services >> 16 & 3 == SERVICE
         src, dst = ends(services)
         own = _unique(np.sort((dst << 16 | services & 0xFFFF)[served]))
-        self._services.see(slice_no, services, own)
+        self.new_services = self._services.see(slice_no, services, own)
+        prober, probed = ends(self.new_services)
         macs = np.unique(np.array(claimed, np.int64))
         self._macs.expire(slice_no)
         self._macs.see(slice_no, macs)
@@ -248,6 +254,8 @@ class Links:
             _count(pairs.dst[pairs.ip], n),
             _count(entered.src[entered.ip], n),
             _count(entered.dst[entered.ip], n),
+            _count(prober, n),
+            _count(probed, n),
             _count(pairs.src[pairs.asks], n),
             n_served,
             n_own,

@@ -14,7 +14,16 @@ import numpy as np
 from agent.features.frames import SERVICE
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import SCHEMA, SIDES, SPECS, Spec
-from agent.features.links import LONG_COUNTS, SHORT_COUNTS, Links, Pairs, ends
+from agent.features.links import (
+    LINK_BITS,
+    LONG_COUNTS,
+    SHORT_COUNTS,
+    SLOT_BITS,
+    SLOT_MASK,
+    Links,
+    Pairs,
+    ends,
+)
 from agent.features.slices import MAXES, SUMS, OpenSlice
 from agent.features.sliding import SlidingSums
 from agent.records import FeatureMatrix, Subjects
@@ -83,7 +92,7 @@ def close(window: OpenSlice, hosts: HostTable, memory: Memory) -> Block:
     flags[:, :2] = (sums[:, :, SUMS.index("packets")] > 0).T
     flags[:, 2] = sums[0, :, SUMS.index("mac_changes")] > 0
     long = np.concatenate([*sums[:, :, _LONG_AT], flags], axis=1)
-    memory.sums.push(number, rows, long, hosts.admitted)
+    memory.sums.push(number, rows, long, hosts.since)
     raw = np.concatenate(
         [
             *sums,
@@ -94,10 +103,12 @@ def close(window: OpenSlice, hosts: HostTable, memory: Memory) -> Block:
         ],
         axis=1,
     )
-    return Block(number=number, raw=raw, subjects=_subjects(window, hosts, rows))
+    return Block(
+        number=number, raw=raw, subjects=_subjects(window, hosts, rows, memory.links.new_services)
+    )
 
 
-def _subjects(window: OpenSlice, hosts: HostTable, rows: I64) -> Subjects:
+def _subjects(window: OpenSlice, hosts: HostTable, rows: I64, new_services: I64) -> Subjects:
     """Whom the rows are about, and the context that alerts need."""
     n = hosts.max_hosts
     codes, link_packets = window.links.codes, window.links.packets
@@ -111,6 +122,8 @@ def _subjects(window: OpenSlice, hosts: HostTable, rows: I64) -> Subjects:
     port = codes[served] & 0xFFFF
     client, server = ends(codes[served])
     in_port, out_port = (_top_port(end, port, link_packets[served], n) for end in (server, client))
+    pairs, n_ports = np.unique(new_services >> LINK_BITS, return_counts=True)
+    probed = _top(pairs >> SLOT_BITS, pairs & SLOT_MASK, n_ports, n)[0]
     new = hosts.admitted[src] == window.number
     folded = window.sums[1, :, SUMS.index("folded")]
     rival = np.zeros(n, np.uint64)
@@ -135,6 +148,8 @@ def _subjects(window: OpenSlice, hosts: HostTable, rows: I64) -> Subjects:
         out_port=out_port[rows].astype(np.int32),
         in_new_sources=(np.bincount(dst[new], minlength=n) + folded)[rows],
         rival_mac=rival[rows],
+        probed_hi=address(probed, hosts.hi),
+        probed_lo=address(probed, hosts.lo),
     )
 
 
@@ -213,6 +228,8 @@ _SUBJECT_TYPES = {
     "out_port": np.int32,
     "in_new_sources": np.int64,
     "rival_mac": np.uint64,
+    "probed_hi": np.uint64,
+    "probed_lo": np.uint64,
 }
 
 

@@ -238,7 +238,7 @@ def _mac_changes(mac: NDArray[np.uint64], runs: _Runs, hosts: HostTable, out: I6
     known = hosts.mac[here]
     before[first] = np.where(known != 0, known, mac[first])
     hosts.mac[here] = mac[np.append(first[1:], n) - 1]
-    changed = mac != before
+    changed = (mac != before) & (before != 0)
     if changed.any():
         starts = runs.starts[: np.searchsorted(runs.starts, n)]
         out[: len(starts)] = np.add.reduceat(changed.astype(np.int64), starts)

@@ -28,14 +28,14 @@ class SlidingSums:
         self.totals = np.zeros((max_hosts, n_columns), np.int64)
         self._slices: deque[tuple[int, NDArray[np.int64], NDArray[np.int32]]] = deque()
 
-    def push(self, slice_no: int, slots: I64, values: I64, admitted: I64) -> None:
+    def push(self, slice_no: int, slots: I64, values: I64, since: I64) -> None:
         """Add a slice's (len(slots), n_columns) values, and drop the slices that it pushes out.
 
-        `admitted`: per slot, the slice in which its host came; older slices belong to another host.
+        `since`: per slot, the slice since which its host has it; older slices belong to another host.
         """
         while self._slices and self._slices[0][0] <= slice_no - HORIZON_SLICES:
             number, old_slots, old = self._slices.popleft()
-            same = admitted[old_slots] <= number
+            same = since[old_slots] <= number
             if same.all():
                 self.totals[old_slots] -= old
             else:

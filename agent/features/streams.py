@@ -46,6 +46,8 @@ def add_mqtt(segment: Segment, mqtt: MqttTable, hosts: HostTable) -> None:
     code = mqtt.code[a:b]
     refused = (kind == MQTT_CLASSES.index("mqtt_connack")) & (code > 0)
     kind = np.where(refused, np.uint8(MQTT_CLASSES.index("mqtt_refused")), kind)
+    delivered = (kind == MQTT_CLASSES.index("mqtt_publish")) & ~mqtt.to_server[a:b]
+    kind[delivered] = MQTT_CLASSES.index("mqtt_delivered")
     subscribes = kind == MQTT_CLASSES.index("mqtt_subscribe")
     kind[subscribes & mqtt.wildcard[a:b]] = MQTT_CLASSES.index("mqtt_wildcard")
     publish = kind == MQTT_CLASSES.index("mqtt_publish")
