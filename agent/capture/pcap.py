@@ -35,7 +35,7 @@ RECORD_HEADER_BYTES = 16
 CAPLEN_MAX = 262_144
 """The largest captured length that is believed: what tcpdump and Wireshark write at most."""
 
-SECONDS_AROUND = np.uint32(31 * 86_400)
+DAY_S, MONTH_S, FRACTION_MAX = np.uint32(86_400), np.uint32(31 * 86_400), np.uint32(1_000_000_000)
 """A guess of a lane's start is within a month of the window's first record; only speed depends on it."""
 
 MAGIC = {
@@ -172,7 +172,7 @@ def lane_starts(window: U8, order: str) -> I64:
     count, length = segments(0, len(window) - RECORD_HEADER_BYTES + 1)
     if count == 1:
         return np.zeros(1, np.int64)
-    return first_of_each_lane(_plausible(window, words(window, order), count, length), 0, length)
+    return first_of_each_lane(_plausible(window, order, count, length), 0, length)
 
 
 def words(window: U8, order: str) -> NDArray[np.uint32]:
@@ -200,16 +200,17 @@ def scalar_offsets(window: U8, start: int, stop: int, order: str) -> tuple[I64, 
     return np.fromiter(positions(), np.int64), end
 
 
-def _plausible(window: U8, word: NDArray[np.uint32], count: int, length: int) -> I64:
+def _plausible(window: U8, order: str, count: int, length: int) -> I64:
     """Offsets near each lane's start where a record could start: it, and the three that follow from it."""
-    earliest = word[:1] - np.uint32(86_400)  # an array of one: it may wrap
-    width = min(SEARCH_BYTES, length)
-    # Row i is the words at the first bytes of lane i: seconds first, the cheapest test.
-    near: NDArray[np.uint32] = np.ndarray(
-        (count, width), word.dtype, buffer=window.data, strides=(length, 1)
-    )
-    lane, column = np.nonzero((near - earliest) < SECONDS_AROUND)
+    word = words(window, order)
+    top = 3 if order == "<" else 0  # the top byte of a word
+    width = min(SEARCH_BYTES, length - RECORD_HEADER_BYTES)
+    rows = window[: count * length].reshape(count, length)
+    # The cheapest tests first, on bytes: seconds of the same half year, a length below 16 MB.
+    near = (rows[:, top : top + width] == window[top]) & (rows[:, 8 + top : 8 + top + width] == 0)
+    lane, column = np.divmod(np.flatnonzero(near), width)  # ten times faster than of two dimensions
     candidate = lane * length + column
+    earliest = word[:1] - DAY_S  # an array of one: it may wrap
     last = len(window) - RECORD_HEADER_BYTES
     good = np.ones(len(candidate), np.bool_)
     position = candidate
@@ -220,9 +221,9 @@ def _plausible(window: U8, word: NDArray[np.uint32], count: int, length: int) ->
         good &= (
             (caplen <= CAPLEN_MAX)
             & (caplen <= word[position + 12])
-            & (word[position + 4] < 1_000_000_000)
-            & ((word[position] - earliest) < SECONDS_AROUND)
+            & (word[position + 4] < FRACTION_MAX)
+            & ((word[position] - earliest) < MONTH_S)
         )
-        position = position + 16 + caplen
+        position = position + RECORD_HEADER_BYTES + caplen
     plausible: I64 = candidate[good].astype(np.int64)
     return plausible

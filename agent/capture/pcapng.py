@@ -220,7 +220,8 @@ def _plausible(word: NDArray[np.uint32], count: int, lane_bytes: int) -> I64:
     lane_words = lane_bytes >> 2
     width = min(SEARCH_BYTES >> 2, lane_words)
     near = word[: count * lane_words].reshape(count, lane_words)[:, :width]
-    lane, column = np.nonzero((near == ENHANCED_PACKET) | (near == SIMPLE_PACKET))
+    looks_right = (near == ENHANCED_PACKET) | (near == SIMPLE_PACKET)
+    lane, column = np.divmod(np.flatnonzero(looks_right), width)
     candidate = lane * lane_words + column
     length = word[np.minimum(candidate + 1, len(word) - 1)].astype(np.int64)
     last = candidate + (length >> 2) - 1
