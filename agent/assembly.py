@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import __version__
-from agent.alert.finding import Context
+from agent.alert import topics
+from agent.alert.finding import REPLAY, Context, Moment, encode, to_bytes
+from agent.alert.finding import SCHEMA_NAME as FINDING_SCHEMA
 from agent.alert.policy import FindingPolicy
+from agent.alert.severity import severity_id
 from agent.alert.suppression import Suppression
 from agent.config import (
     Config,
@@ -37,10 +40,20 @@ from agent.errors import BundleError, BundleReason, ConfigError
 from agent.features.ip import HostWindows
 from agent.features.schemas import SCHEMAS
 from agent.pipeline import Extractor, FlowFilter, Pipeline
-from agent.records import MAC_HI, Detector, Device, Endpoint, FeatureMatrix, PacketTable, Verdict
+from agent.records import (
+    MAC_HI,
+    Alert,
+    Detector,
+    Device,
+    Endpoint,
+    FeatureMatrix,
+    PacketTable,
+    Verdict,
+)
 from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle
 from agent.score.rules import RulesDetector
+from agent.uplink.message import Message
 from agent.uplink.mqtt import Broker
 
 if TYPE_CHECKING:
@@ -50,6 +63,8 @@ SCHEMA_ID = "ip-1"
 REPLAY_KEY = b"wardwatch replay without a site key"
 """Pseudonyms of a replay without a configuration: the same again each time, secret to nobody."""
 KEY_BYTES = 32
+EXPIRY_S = 7 * 86_400
+"""How long a broker keeps a finding for a subscriber that is away: its session's own 7 days."""
 MAX_LEARNED = 4096
 """Addresses that were seen to belong to a listed MAC address; as many as hosts in the table."""
 
@@ -232,6 +247,29 @@ def make_watch(
 def _no_offset() -> int:
     """Event time of a capture file is wall time."""
     return 0
+
+
+def make_message(
+    alert: Alert, sequence: int, *, context: Context, moment: Moment = REPLAY
+) -> Message:
+    """A finding event as it waits in the spool and goes to the broker."""
+    topic = topics.alert(
+        context.site,
+        context.ward,
+        context.gateway,
+        highest_severity=alert.highest_severity,
+        source_kind=alert.source_kind,
+        kind=alert.kind,
+    )
+    return Message(
+        topic=topic,
+        payload=to_bytes(encode(alert, context=context, sequence=sequence, moment=moment)),
+        key=alert.uid,
+        severity=severity_id(alert.highest_severity),
+        schema=FINDING_SCHEMA,
+        expiry_s=EXPIRY_S,
+        created_ns=time.time_ns(),
+    )
 
 
 def make_broker(uplink: Uplink, client_id: str) -> Broker:

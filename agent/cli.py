@@ -72,13 +72,9 @@ def run(config_file: Path, *, check: bool, no_model: bool) -> None:
     wardwatch run --config /etc/wardwatch/agent.toml
     wardwatch run --config agent.toml --check
     """
-    from agent.service import check as check_service  # noqa: PLC0415 -- heavy: numpy, sqlite
-    from agent.service import serve  # noqa: PLC0415
+    from agent import cli_run  # noqa: PLC0415 -- heavy: numpy, sqlite, paho
 
-    if check:
-        click.echo(check_service(config_file, no_model=no_model))
-        return
-    serve(config_file, no_model=no_model)
+    (cli_run.check if check else cli_run.run)(config_file, no_model=no_model)
 
 
 @cli.command()

@@ -10,15 +10,14 @@ Raises: `UplinkError` where the broker cannot be reached at the start; later it 
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import click
+from rich.console import Console
 
 from agent.alert import topics
-from agent.cli_replay import note, show
-from agent.cli_text import clean
+from agent.alert.render import row_of_event, show
+from agent.cli_replay import note
 from agent.errors import UplinkError
 from agent.uplink.mqtt import Broker, Connection
 
@@ -37,6 +36,7 @@ class Reader:
     """Which events of which gateway have been shown."""
 
     as_json: bool
+    console: Console = field(default_factory=Console)
     n_shown: int = 0
     n_missing: int = 0
     _last: dict[str, int] = field(default_factory=dict)
@@ -46,9 +46,11 @@ class Reader:
 
     def take(self, topic: str, payload: bytes) -> None:
         """Show one message; say what is missing before it."""
-        event = _parsed(payload)
-        if event is None:
-            note(f"{clean(topic)}: not a finding event; left out")
+        try:
+            event = json.loads(payload)
+            row = row_of_event(event)
+        except (ValueError, RecursionError) as error:
+            note(f"{_clean(topic)}: left out: {_clean(str(error))}")
             return
         gateway = "/".join(topic.split("/")[2:5])
         metadata = event.get("metadata")
@@ -57,12 +59,12 @@ class Reader:
         if isinstance(uid, str) and not self._is_new(uid):
             return
         if isinstance(sequence, int):
-            self._note_sequence(clean(gateway), sequence)
+            self._note_sequence(_clean(gateway), sequence)
         self.n_shown += 1
         if self.as_json:
             click.echo(payload)
         else:
-            show(event)
+            show(self.console, [row])
 
     def _is_new(self, uid: str) -> bool:
         if uid in self._seen:
@@ -142,9 +144,6 @@ def _subscribed(broker: Broker, topic_filter: str) -> Connection:
     return connection
 
 
-def _parsed(payload: bytes) -> Mapping[str, Any] | None:
-    try:
-        event = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and "finding_info" in event else None
+def _clean(text: str) -> str:
+    """Somebody else's text for a terminal: printable, of bounded length."""
+    return "".join(c for c in text if c.isprintable())[:200]

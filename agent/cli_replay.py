@@ -5,31 +5,28 @@ Exit status, the first that applies: 3 `--fail-on` was met, 75 the broker did no
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agent.alert import topics
-from agent.alert.finding import SCHEMA_NAME, encode, to_bytes
-from agent.assembly import Site, make_site, make_watch
-from agent.cli_text import COLOURS, SEVERITIES, finding_text, severity_of
+from agent.alert.render import Row, row_of_alert, show, table
+from agent.alert.severity import SEVERITIES
+from agent.assembly import Site, make_message, make_site, make_watch
 from agent.config import Config
 from agent.errors import CaptureError, UplinkError
 from agent.records import Alert
-from agent.replay import OnProgress, Report, replay_file, replay_merged
-from agent.uplink.message import Message
+from agent.replay import OnProgress, replay_file, replay_merged
 from agent.uplink.mqtt import Broker
 from agent.uplink.publisher import Publisher
 from agent.uplink.spool import Spool
 
-EXPIRY_S = 7 * 86_400
 SEND_TIMEOUT_S = 60.0
+PIPE_COLUMNS = 140
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,40 +55,23 @@ class _Run:
     spool: Spool | None
     sequence: int = 0
     worst: int = -1
-    n_new: int = 0
-    unread: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    console: Console = field(default_factory=lambda: wide_console())  # noqa: PLW0108 -- defined below
+    n_unread: int = 0
 
     def tell(self, alert: Alert) -> None:
-        """Number, encode and print one event; queue it for the broker."""
+        """Number and print one event; queue it for the broker."""
         self.sequence += 1
-        event = encode(alert, context=self.site.context, sequence=self.sequence)
-        self.n_new += alert.activity == "create"
         self.worst = max(self.worst, SEVERITIES.index(alert.severity))
+        message = make_message(alert, self.sequence, context=self.site.context)
         if self.options.as_json:
-            click.echo(to_bytes(event))
+            click.echo(message.payload)
         else:
-            # Addresses help whoever holds the capture; they go to this terminal and nowhere else.
-            raw = replace(self.site.context, raw_addresses=True)
-            show(encode(alert, context=raw, sequence=self.sequence))
-        if self.spool is not None:
             context = self.site.context
-            topic = topics.alert(
-                context.site,
-                context.ward,
-                context.gateway,
-                highest_severity=alert.highest_severity,
-                source_kind=alert.source_kind,
-                kind=alert.kind,
-            )
-            message = Message(
-                topic=topic,
-                payload=to_bytes(event),
-                key=alert.uid,
-                severity=SEVERITIES.index(alert.highest_severity) + 1,
-                schema=SCHEMA_NAME,
-                expiry_s=EXPIRY_S,
-                created_ns=time.time_ns(),
-            )
+            row = row_of_alert(alert, devices=context.devices, features=context.features)
+            self.rows.append(row)
+            show(self.console, [row])
+        if self.spool is not None:
             self.spool.put(lambda _sequence: message)
 
 
@@ -109,7 +89,7 @@ def replay(options: Options) -> int:
     run = _Run(site=site, options=options, spool=Spool(None) if options.broker else None)
     for group in [options.files] if options.merge else [(file,) for file in options.files]:
         _one(run, group)
-    status = 1 if run.unread else 0
+    status = 1 if run.n_unread else 0
     if run.spool is not None and options.broker is not None:
         run.spool.commit()
         try:
@@ -127,7 +107,8 @@ def _one(run: _Run, files: tuple[Path, ...]) -> None:
     """One run over one file, or over several merged; a file that cannot be read is noted."""
     name = files[0].name if len(files) == 1 else f"{len(files)} files"
     watch = make_watch(run.site, name)
-    before = run.n_new
+    run.rows.clear()
+    n_before = run.sequence
     began_s = time.monotonic()
     try:
         with _progress(name) as on_progress:
@@ -148,20 +129,21 @@ def _one(run: _Run, files: tuple[Path, ...]) -> None:
                     close=run.options.close,
                 )
     except CaptureError as error:
-        run.unread.append(name)
+        run.n_unread += 1
         note(str(error))
         return
+    for problem in report.unread:
+        run.n_unread += 1
+        note(str(problem))
     if report.truncated:
         note(f"{report.truncated}; what is whole was read")
     for reason, n in report.skipped.items():
         note(f"{name}: {n:,} frames left out: {reason}")
-    _summary(report, run.n_new - before, time.monotonic() - began_s)
-
-
-def _summary(report: Report, n_new: int, took_s: float) -> None:
+    if run.rows:
+        run.console.print(table(run.rows, title=f"Findings in {name}"))
     click.echo(
-        f"{report.name}: {report.n_frames:,} frames, {report.duration_s:,.0f} s of traffic, "
-        f"{n_new} finding{'' if n_new == 1 else 's'}; read in {took_s:.1f} s",
+        f"{name}: {report.n_frames:,} frames, {report.duration_s:,.0f} s of traffic, "
+        f"{run.sequence - n_before} events of findings; read in {time.monotonic() - began_s:.1f} s",
         err=True,
     )
 
@@ -184,12 +166,12 @@ def _progress(name: str) -> Iterator[OnProgress]:
         yield lambda _frames, share: bar.update(task, completed=round(share * 100))
 
 
+def wide_console() -> Console:
+    """stdout; as wide as the terminal, or wide enough for a table where it is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
+
+
 def note(line: str) -> None:
     """One line on stderr."""
     click.echo(f"wardwatch: {line}", err=True)
-
-
-def show(event: Mapping[str, Any]) -> None:
-    """One event in words on stdout, its first line in the colour of its severity."""
-    first, *rest = finding_text(event)
-    click.echo("\n".join([click.style(first, fg=COLOURS[severity_of(event)]), *rest]))

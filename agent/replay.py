@@ -37,6 +37,8 @@ class Report:
     last_ns: int | None = None
     truncated: str | None = None
     """What was cut or malformed in the file, and where; None: it is whole."""
+    unread: list[CaptureError] = field(default_factory=list)
+    """Merged runs: the files that could not be opened."""
     skipped: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     """By stage: `decode`, `features`, `findings`."""
@@ -68,9 +70,17 @@ def replay_merged(
     on_progress: OnProgress,
     close: bool = False,
 ) -> Report:
-    """All files as one run, frames interleaved by time."""
+    """All files that can be read as one run, frames interleaved by time."""
+    unread: list[CaptureError] = []
     with ExitStack() as stack:
-        captures = [stack.enter_context(open_capture(path)) for path in paths]
+        captures: list[CaptureFile] = []
+        for path in paths:
+            try:
+                captures.append(stack.enter_context(open_capture(path)))
+            except CaptureError as error:
+                unread.append(error)
+        if not captures:
+            raise unread[0]
         total = sum(capture.n_bytes for capture in captures)
 
         def progress() -> float:
@@ -78,6 +88,7 @@ def replay_merged(
 
         batches = interleave([iter(capture) for capture in captures])
         report = _drive(batches, watch, progress, on_alert, on_progress, close=close)
+        report.unread = unread
         return _finished(report, captures)
 
 
