@@ -30,12 +30,15 @@ from agent.records import PacketTable, Reason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.decode.transport import Transport
     from agent.records import I32, I64, U8, U16, U32, U64, BoolArray, FrameBatch, MqttTable
 
 HEAD_LEN = 64
 """Bytes read of every frame at once: Ethernet, IPv4, TCP and its first options; a cache line."""
 
 MQTT_PORTS = frozenset({1883})
+MQTT_TLS_PORT = 8883
+"""Where MQTT over TLS is registered (IANA): counted, so that health can say what share is encrypted."""
 
 
 class Streams(Protocol):
@@ -74,7 +77,10 @@ class PacketDecoder:
         self, *, mqtt_ports: frozenset[int] = MQTT_PORTS, streams: Streams | None = None
     ) -> None:
         self._streams: Streams = MqttStreams(ports=mqtt_ports) if streams is None else streams
+        self._ports = sorted(mqtt_ports)
         self._n_by_reason = np.zeros(len(Reason), np.int64)
+        self._n_plain = 0
+        self._n_encrypted = 0
 
     def decode(self, batch: FrameBatch) -> PacketTable:
         """One row a frame, in the batch's order."""
@@ -103,6 +109,8 @@ class PacketDecoder:
             buffer=batch.buffer,
         )
         self._n_by_reason += np.bincount(link.reason, minlength=len(Reason))
+        self._n_plain += sum(_n_data_frames(transport, port) for port in self._ports)
+        self._n_encrypted += _n_data_frames(transport, MQTT_TLS_PORT)
         caplen, wirelen = _with_kernel_tag(batch)
         return PacketTable(
             ts_ns=batch.ts_ns,
@@ -148,9 +156,23 @@ class PacketDecoder:
         )
 
     def counters(self) -> Mapping[str, int]:
-        """Frames in all and by `Reason` (`reason_truncated_l3` ...), and MQTT's own, as running totals."""
+        """Frames in all, by `Reason` (`reason_truncated_l3` ...), with MQTT; MQTT's own as `mqtt_...`."""
         by_reason = {f"reason_{r.name.lower()}": int(self._n_by_reason[r]) for r in Reason}
-        return {"frames": int(self._n_by_reason.sum()), **by_reason, **self._streams.counters()}
+        return {
+            "frames": int(self._n_by_reason.sum()),
+            **by_reason,
+            "mqtt_plain_frames": self._n_plain,
+            "mqtt_encrypted_frames": self._n_encrypted,
+            **{f"mqtt_{name}": total for name, total in self._streams.counters().items()},
+        }
+
+
+def _n_data_frames(transport: Transport, port: int) -> int:
+    """TCP frames with a payload from or to a port."""
+    at_port = (transport.src_port == port) | (transport.dst_port == port)
+    at_port &= transport.is_tcp
+    at_port &= transport.payload_len > 0
+    return int(np.count_nonzero(at_port))
 
 
 def check(batch: FrameBatch) -> None:

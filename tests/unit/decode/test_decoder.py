@@ -61,6 +61,15 @@ def test_counters_add_up():
     )
 
 
+def test_the_share_of_encrypted_mqtt_can_be_told():
+    ports = [(40000, 1883), (1883, 40000), (40000, 8883), (40000, 443)]
+    frames = [eth(ip4(tcp(b"data", ports=pair), 6)) for pair in ports]
+    decoder = PacketDecoder(mqtt_ports=frozenset({1883, 1884}))
+    decoder.decode(batch_of([*frames, eth(ip4(tcp(b"", ports=(40000, 8883)), 6))]))
+    counters = decoder.counters()
+    assert (counters["mqtt_plain_frames"], counters["mqtt_encrypted_frames"]) == (2, 1)
+
+
 def test_direction_goes_through():
     batch = batch_of(FRAMES[:2])
     assert PacketDecoder().decode(batch).outgoing.tolist() == [False, False]
