@@ -64,9 +64,9 @@ class MappedWindows:
     def __init__(self, file: BinaryIO, n_bytes: int) -> None:
         try:
             self._map = mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_READ)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it has become shorter just now
             raise CaptureError(
-                CaptureReason.UNREADABLE, f"{file.name}: cannot be mapped: {error.strerror}"
+                CaptureReason.UNREADABLE, f"{file.name}: cannot be mapped: {error}"
             ) from error
         self._map.madvise(mmap.MADV_SEQUENTIAL)
         self._bytes: U8 = np.frombuffer(self._map, np.uint8)
@@ -139,8 +139,7 @@ class GzipWindows:
     def _more(self, at_most: int) -> bytes:
         """Inflate up to `at_most` bytes; b"" also between two reads of input."""
         if not self._input:
-            self._input = self._file.read(INPUT_BYTES)
-            self._read_bytes += len(self._input)
+            self._input = self._read()
         if not self._input and not self._inflate.unconsumed_tail:
             return self._end("the gzip stream is cut")
         try:
@@ -152,13 +151,22 @@ class GzipWindows:
             self._next_member()
         return out
 
+    def _read(self) -> bytes:
+        """Compressed bytes; b"" at the end of the file."""
+        try:
+            read = self._file.read(INPUT_BYTES)
+        except OSError as error:
+            raise CaptureError(
+                CaptureReason.UNREADABLE, f"{self._file.name}: cannot be read: {error}"
+            ) from error
+        self._read_bytes += len(read)
+        return read
+
     def _next_member(self) -> None:
         """Start on the member behind the one that ended; padding and foreign bytes end the data."""
         rest = self._inflate.unused_data
         if len(rest) < len(GZIP_MAGIC):
-            read = self._file.read(INPUT_BYTES)
-            self._read_bytes += len(read)
-            rest += read
+            rest += self._read()
         if rest.startswith(GZIP_MAGIC):
             self._inflate = zlib.decompressobj(INFLATE_GZIP)
             self._input = rest
