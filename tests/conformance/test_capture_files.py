@@ -3,12 +3,13 @@
 import shutil
 import struct
 import subprocess
+from decimal import Decimal
 
 import pytest
 
 from agent.capture.capture_file import open_capture
 from agent.errors import CaptureError, CaptureReason
-from tests.support.pcap_writer import frames_of
+from tests.support.pcap_writer import enhanced, frames_of, interface, obsolete, section
 
 REFUSED = {
     "BGP_Cisco_hdlc_slarp.pcap": "link type 9, PPP",
@@ -67,3 +68,34 @@ def test_radio_captures_are_refused_as_such(captures, folder):
         ) as caught:
             our_frames(path)
         assert caught.value.reason is CaptureReason.LINK_TYPE
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_times_of_every_kind_of_pcapng_block_equal_tshark(tmp_path, order):
+    """Resolutions in powers of ten and two, an offset, three packet blocks, a section in the other byte order."""
+    frame, now_s = bytes(range(64)), 1_700_000_000
+    other = ">" if order == "<" else "<"
+    path = tmp_path / "mixed.pcapng"
+    path.write_bytes(
+        section(order)
+        + interface(order=order, resolution=9)
+        + interface(order=order, resolution=0x80 | 20, offset_s=1000)
+        + interface(order=order, resolution=3)
+        + enhanced(frame, now_s * 10**9 + 123_456_789, order=order)
+        + enhanced(frame, (now_s << 20) + 77_777, number=1, order=order)
+        + obsolete(frame, now_s * 1000 + 5, number=2, order=order)
+        + enhanced(frame[:20], now_s * 10**9, order=order, wirelen=99, comment=b"short")
+        + section(other)
+        + interface(order=other, resolution=10)
+        + enhanced(frame[:33], now_s * 10**10 + 999, order=other)
+    )
+    fields = ("-e", "frame.time_epoch", "-e", "frame.len", "-e", "frame.cap_len")
+    argv = ["tshark", "-n", "-r", path, "-T", "fields", *fields]
+    out = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    rows = [line.split("\t") for line in out.splitlines()]
+    frames, cut, _ = our_frames(path)
+    assert cut is None
+    assert len(frames) == 5
+    assert [(ts_ns, wirelen, len(frame)) for ts_ns, frame, wirelen in frames] == [
+        (int(Decimal(ts) * 10**9), int(wirelen), int(caplen)) for ts, wirelen, caplen in rows
+    ]
