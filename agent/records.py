@@ -371,6 +371,9 @@ class Subjects:
     """(n,) sources first seen in this slice that addressed this host (folded ones included, counted by packet)."""
     rival_mac: U64
     """(n,) the MAC whose ARP or ND claims contradict what was known of this host's address, 0 none."""
+    probed_hi: U64
+    probed_lo: U64
+    """(n,) the host on which it addressed the most ports in the last 60 slices, if several; 0 none."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

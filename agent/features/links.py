@@ -152,23 +152,33 @@ class _PairCounts:
         np.add.at(self.counts[5], pairs.src[asks], step)
 
 
+def _many_ports(codes: I64) -> tuple[I64, I64, I64]:
+    """Clients, servers and numbers of ports, where a client addressed several ports of one server.
+
+    `codes`: services (ascending, unique).
+    """
+    same = codes[1:] >> 16 == codes[:-1] >> 16
+    again = np.flatnonzero(same)  # few but in a scan
+    pair = codes[again] >> 16
+    if not len(again):
+        return again, again, again
+    starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
+    length = np.diff(starts, append=len(pair)) + 1
+    what = pair[starts]
+    is_service = what & 3 == SERVICE
+    both, length = what[is_service] >> 2, length[is_service]
+    return both >> SLOT_BITS, both & SLOT_MASK, length
+
+
 def _one_peer(codes: I64, served: I64, n: int) -> tuple[I64, I64]:
     """Per host, the most distinct ports with one peer, as client and as server.
 
     `codes`: services (ascending, unique); `served`: (n,) how many each host addressed.
     """
     out, into = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    same = codes[1:] >> 16 == codes[:-1] >> 16
-    again = np.flatnonzero(same)  # few but in a scan
-    pair = codes[again] >> 16
-    if len(again):
-        starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
-        length = np.diff(starts, append=len(pair)) + 1
-        what = pair[starts]
-        is_service = what & 3 == SERVICE
-        both, length = what[is_service] >> 2, length[is_service]
-        np.maximum.at(out, both >> SLOT_BITS, length)
-        np.maximum.at(into, both & SLOT_MASK, length)
+    client, server, length = _many_ports(codes)
+    np.maximum.at(out, client, length)
+    np.maximum.at(into, server, length)
     return np.maximum(out, served[0] > 0), np.maximum(into, served[1] > 0)
 
 
@@ -188,7 +198,8 @@ class _ServiceCounts:
         entered_own, evicted_own = self.own.see(slice_no, own)
         self._change(entered, entered_own, 1)
         self.leave(evicted, evicted_own)
-        return entered[entered >> 16 & 3 == SERVICE]
+        new: I64 = entered[entered >> 16 & 3 == SERVICE]
+        return new
 
     def leave(self, codes: I64, own: I64) -> None:
         """These are no longer in the sets."""
@@ -223,8 +234,6 @@ class Links:
         self._pairs = _PairCounts(n, max_codes)
         self._services = _ServiceCounts(n, max_codes)
         self._macs = SlidingSet(max_codes)
-        self.new_services = np.zeros(0, np.int64)
-        """Link codes of the services addressed in the slice that was closed last, and not in the 59 before."""
 
     @property
     def n_evicted(self) -> int:
@@ -243,8 +252,7 @@ class Links:
         served = services >> 16 & 3 == SERVICE
         src, dst = ends(services)
         own = _unique(np.sort((dst << 16 | services & 0xFFFF)[served]))
-        self.new_services = self._services.see(slice_no, services, own)
-        prober, probed = ends(self.new_services)
+        prober, probed = ends(self._services.see(slice_no, services, own))
         macs = np.unique(np.array(claimed, np.int64))
         self._macs.expire(slice_no)
         self._macs.see(slice_no, macs)
@@ -263,6 +271,10 @@ class Links:
             _count(src[~served], n),
             _count(dst[~served], n),
         ]
+
+    def probed(self) -> tuple[I64, I64, I64]:
+        """Clients, servers and numbers of ports of the last 60 slices, where there were several."""
+        return _many_ports(self._services.set.codes)
 
     def long(self) -> list[I64]:
         """Per host the LONG_COUNTS, the slice that was closed last included."""

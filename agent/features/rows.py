@@ -14,16 +14,7 @@ import numpy as np
 from agent.features.frames import SERVICE
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import SCHEMA, SIDES, SPECS, Spec
-from agent.features.links import (
-    LINK_BITS,
-    LONG_COUNTS,
-    SHORT_COUNTS,
-    SLOT_BITS,
-    SLOT_MASK,
-    Links,
-    Pairs,
-    ends,
-)
+from agent.features.links import LONG_COUNTS, SHORT_COUNTS, Links, Pairs, ends
 from agent.features.slices import MAXES, SUMS, OpenSlice
 from agent.features.sliding import SlidingSums
 from agent.records import FeatureMatrix, Subjects
@@ -103,12 +94,10 @@ def close(window: OpenSlice, hosts: HostTable, memory: Memory) -> Block:
         ],
         axis=1,
     )
-    return Block(
-        number=number, raw=raw, subjects=_subjects(window, hosts, rows, memory.links.new_services)
-    )
+    return Block(number=number, raw=raw, subjects=_subjects(window, hosts, rows, memory.links))
 
 
-def _subjects(window: OpenSlice, hosts: HostTable, rows: I64, new_services: I64) -> Subjects:
+def _subjects(window: OpenSlice, hosts: HostTable, rows: I64, links: Links) -> Subjects:
     """Whom the rows are about, and the context that alerts need."""
     n = hosts.max_hosts
     codes, link_packets = window.links.codes, window.links.packets
@@ -122,8 +111,7 @@ def _subjects(window: OpenSlice, hosts: HostTable, rows: I64, new_services: I64)
     port = codes[served] & 0xFFFF
     client, server = ends(codes[served])
     in_port, out_port = (_top_port(end, port, link_packets[served], n) for end in (server, client))
-    pairs, n_ports = np.unique(new_services >> LINK_BITS, return_counts=True)
-    probed = _top(pairs >> SLOT_BITS, pairs & SLOT_MASK, n_ports, n)[0]
+    probed = _top(*links.probed(), n)[0]
     new = hosts.admitted[src] == window.number
     folded = window.sums[1, :, SUMS.index("folded")]
     rival = np.zeros(n, np.uint64)

@@ -40,6 +40,7 @@ class Role(StrEnum):
     """Whose row a rule reads."""
 
     ATTACKER = "attacker"  # victim: the peer that it sent most to
+    SCANNER = "scanner"  # victim: the peer on which it addressed the most ports
     SWEEPER = "sweeper"  # the victims are many
     VICTIM = "victim"  # attacker: the peer that sent it most
     IMPERSONATED = "impersonated"  # attacker: the MAC that claims its address
@@ -63,9 +64,10 @@ RULES: tuple[Rule, ...] = (
     # Scans: a client of a ward addresses a handful of services; a scan addresses closed ones.
     Rule(
         "port_scan",
-        Role.ATTACKER,
+        Role.SCANNER,
         "out_services_one_peer_60s",
         20,
+        at_least=(("out_new_services_1s", 1),),
         at_most=(("out_data_per_syn_60s", 0.5),),
         count="out_packets_60s",
     ),
@@ -73,11 +75,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "port_scan",
         Role.VICTIM,
-        "in_services_60s",
+        "in_services_1s",
         40,
-        at_least=(("out_refused_services_60s", 10),),
-        at_most=(("in_data_per_syn_60s", 0.5),),
-        count="in_packets_60s",
+        at_least=(("out_refused_services_1s", 10),),
+        at_most=(("in_services_one_peer_1s", 20),),
+        count="in_packets_1s",
     ),
     # Sweeps: what is asked for and does not answer. A monitoring station's hosts answer.
     Rule(
@@ -85,7 +87,7 @@ RULES: tuple[Rule, ...] = (
         Role.SWEEPER,
         "out_unanswered_peers_60s",
         12,
-        at_least=(("out_echo_requests_60s", 8),),
+        at_least=(("out_echo_requests_60s", 8), ("out_echo_requests_1s", 1)),
         count="out_echo_requests_60s",
     ),
     Rule(
@@ -93,39 +95,69 @@ RULES: tuple[Rule, ...] = (
         Role.SWEEPER,
         "out_unanswered_peers_60s",
         12,
-        at_least=(("out_tcp_syn_60s", 12),),
+        at_least=(("out_tcp_syn_60s", 12), ("out_tcp_syn_1s", 1)),
         at_most=(("out_services_one_peer_60s", 6), ("out_data_per_syn_60s", 0.5)),
         count="out_tcp_syn_60s",
     ),
-    Rule("ping_sweep", Role.SWEEPER, "out_arp_unanswered_60s", 16, count="out_arp_targets_60s"),
+    Rule(
+        "ping_sweep",
+        Role.SWEEPER,
+        "out_arp_unanswered_60s",
+        16,
+        at_least=(("out_arp_targets_1s", 1),),
+        count="out_arp_targets_60s",
+    ),
     # nmap -O sends six probes with flags that no stack sends; a scan by such flags sends many more.
     Rule(
         "os_scan",
         Role.ATTACKER,
         "out_tcp_odd_60s",
         3,
+        at_least=(("out_tcp_odd_1s", 1),),
         at_most=(("out_tcp_odd_60s", 40),),
     ),
     # ARP: two-way lies need no knowledge of the ward; a failover claims once or twice and stays.
-    Rule("arp_spoofing", Role.IMPERSONATED, "out_arp_two_way_60s", 2),
-    Rule("arp_spoofing", Role.IMPERSONATED, "out_arp_contradictions_60s", 6),
+    Rule(
+        "arp_spoofing",
+        Role.IMPERSONATED,
+        "out_arp_two_way_60s",
+        2,
+        at_least=(("out_arp_two_way_1s", 1),),
+    ),
+    Rule(
+        "arp_spoofing",
+        Role.IMPERSONATED,
+        "out_arp_contradictions_60s",
+        6,
+        at_least=(("out_arp_contradictions_1s", 1),),
+    ),
     # MQTT: a device connects once; a reconnecting one every few seconds.
+    Rule("mqtt_connect_flood", Role.ATTACKER, "out_mqtt_connects_1s", 40),
     Rule(
         "mqtt_connect_flood",
         Role.ATTACKER,
         "out_mqtt_connects_60s",
         60,
+        at_least=(("out_mqtt_connects_1s", 1),),
+        at_most=(("out_mqtt_violations_60s", 2),),
     ),
-    Rule("mqtt_connect_flood", Role.ATTACKER, "out_mqtt_connects_1s", 20),
     Rule(
         "mqtt_connect_flood",
         Role.ATTACKER,
         "in_mqtt_refused_60s",
         20,
+        at_least=(("out_mqtt_connects_1s", 1),),
         count="out_mqtt_connects_60s",
     ),
+    # What a client sends; what a broker delivers is another figure.
     Rule("mqtt_publish_flood", Role.ATTACKER, "out_mqtt_publishes_1s", 400),
-    Rule("mqtt_malformed", Role.ATTACKER, "out_mqtt_violations_60s", 3),
+    Rule(
+        "mqtt_malformed",
+        Role.ATTACKER,
+        "out_mqtt_violations_60s",
+        3,
+        at_least=(("out_mqtt_violations_1s", 1),),
+    ),
     # Floods that no ward traffic resembles; the others are the model's.
     Rule(
         "tcp_syn_flood",
@@ -136,7 +168,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("icmp_flood", Role.VICTIM, "in_echo_requests_1s", 300),
 )
-"""Every rule. A rule that stands later does not override one before it; the policy folds them."""
+"""Every rule. What reaches over a minute also asks that the slice itself shows some of it: so it ends in time."""
 
 
 class RulesDetector:
@@ -218,6 +250,8 @@ def parties(role: Role, matrix: FeatureMatrix, row: int) -> tuple[Endpoint, Endp
             False,
             int(s.out_port[row]),
         )
+    if role is Role.SCANNER:
+        return host, Endpoint(int(s.probed_hi[row]), int(s.probed_lo[row])), False, -1
     if role is Role.SWEEPER:
         return host, NOBODY, False, -1
     if role is Role.IMPERSONATED:

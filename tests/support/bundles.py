@@ -42,6 +42,7 @@ def traffic(n: int, seed: int) -> tuple[Any, Any]:
         )
         quiet &= ~((labels == label) & loud)
     labels[quiet] = 0
+    labels[random.random(n) < 0.02] = 0  # noise, so that trees grow beyond the obvious
     return rows, labels
 
 
@@ -49,8 +50,8 @@ def traffic(n: int, seed: int) -> tuple[Any, Any]:
 def float_model() -> FloatModel:
     """Gate and kinds fitted on `traffic`, by the converter's own way from learner to graph."""
     rows, labels = traffic(3000, 11)
-    gate = HistGradientBoostingClassifier(max_iter=25, max_leaf_nodes=12, random_state=0)
-    kinds = HistGradientBoostingClassifier(max_iter=15, max_leaf_nodes=12, random_state=0)
+    gate = HistGradientBoostingClassifier(max_iter=40, max_leaf_nodes=15, random_state=0)
+    kinds = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=15, random_state=0)
     gate.fit(rows.astype(np.float64), labels > 0)
     kinds.fit(rows.astype(np.float64), labels)
     forest = read(kinds)
@@ -101,7 +102,8 @@ def matrix_of(
     """A matrix of rows about 10.0.0.1, 10.0.0.2 ...; `subjects` sets columns by name."""
     n = len(rows)
     base: dict[str, Any] = {
-        name: np.zeros(n, np.uint64) for name in ("hi", "lo", "mac", "rival_mac")
+        name: np.zeros(n, np.uint64)
+        for name in ("hi", "lo", "mac", "rival_mac", "probed_hi", "probed_lo")
     }
     for side in ("in", "out"):
         base[f"{side}_peer_hi"] = np.zeros(n, np.uint64)

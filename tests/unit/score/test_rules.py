@@ -66,6 +66,7 @@ def test_every_rule_names_features_of_the_schema():
     ("role", "attacker", "victim"),
     [
         (Role.ATTACKER, Endpoint(0, HOST), Endpoint(0, PEER)),
+        (Role.SCANNER, Endpoint(0, HOST), Endpoint(0, PEER + 1)),
         (Role.SWEEPER, Endpoint(0, HOST), NOBODY),
         (Role.VICTIM, Endpoint(0, PEER), Endpoint(0, HOST)),
         (Role.IMPERSONATED, Endpoint(MAC_HI, 0xAABBCC), Endpoint(0, HOST)),
@@ -74,7 +75,12 @@ def test_every_rule_names_features_of_the_schema():
 def test_roles_name_attacker_and_victim(role, attacker, victim):
     rule = Rule("udp_flood", role, "in_udp_1s", 5)
     made = matrix(
-        [{"in_udp_1s": 9}], lo=[HOST], out_peer_lo=[PEER], in_peer_lo=[PEER], rival_mac=[0xAABBCC]
+        [{"in_udp_1s": 9}],
+        lo=[HOST],
+        out_peer_lo=[PEER],
+        in_peer_lo=[PEER],
+        rival_mac=[0xAABBCC],
+        probed_lo=[PEER + 1],
     )
     (verdict,) = RulesDetector(SCHEMA, [rule]).judge(made)
     assert (verdict.attacker, verdict.victim) == (attacker, victim)
@@ -91,7 +97,7 @@ def test_many_new_sources_are_nobody_in_particular():
 
 
 def test_several_attackers_of_one_victim_are_one_distributed_attack():
-    rule = Rule("mqtt_connect_flood", Role.ATTACKER, "out_mqtt_connects_1s", 20)
+    rule = Rule("mqtt_connect_flood", Role.ATTACKER, "out_mqtt_connects_1s", 2)
     n = DISTRIBUTED_ATTACKERS
     attackers = [HOST + i for i in range(n)]
     rows = [{"out_mqtt_connects_1s": 20 + i} for i in range(n)]
