@@ -5,8 +5,8 @@ detectors are, whether the evidence is weak, and whether the attack is still goi
 
 - A kind has a severity at full confidence (`BASE`).
 - One step down below the 30th percentile of confidence (`low_confidence`).
-- One step down while the evidence is weak: one detector that learned, alone, on fewer than three slices
-  (docs/decisions/0008). Rules are exact, so a rule's finding is never weak.
+- One step down, and at most `WEAK_AT_MOST`, while the evidence is weak: one detector that learned, alone, on
+  fewer than three slices (docs/decisions/0008). Rules are exact, so a rule's finding is never weak.
 - One step up for a victim that the site marks critical.
 - `critical` only for a critical victim in an ongoing flood or spoofing.
 
@@ -56,6 +56,9 @@ FLOOR: dict[Group, str] = {
 }
 """What low confidence cannot go below. Weak evidence can, by its one step."""
 
+WEAK_AT_MOST = "low"
+"""What a single row of a model may say by itself; nobody is called at night for less than three."""
+
 MAY_BE_CRITICAL = frozenset({Group.FLOOD, Group.SPOOFING})
 
 
@@ -83,7 +86,7 @@ def severity(
     if low_confidence:
         step = max(step - 1, min(step, SEVERITIES.index(FLOOR[group])))
     if weak:
-        step -= 1
+        step = min(step - 1, SEVERITIES.index(WEAK_AT_MOST))
     if criticality == "critical":
         step += 1
     top = len(SEVERITIES) - 1

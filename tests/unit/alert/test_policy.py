@@ -101,7 +101,7 @@ def test_one_row_of_the_model_alone_is_weak_and_rises_once_it_persists():
     policy = new_policy()
     alerts = feed(policy, *([model(s)] for s in range(4)))
     assert said(alerts) == [
-        ("create", "tcp_syn_flood", "medium"),
+        ("create", "tcp_syn_flood", "low"),
         ("update", "tcp_syn_flood", "high"),
     ]
     assert alerts[1].time_ns == at(3)
@@ -117,7 +117,7 @@ def test_the_model_rises_once_a_rule_of_the_group_agrees():
 def test_single_rows_far_apart_do_not_add_up_to_evidence():
     policy = new_policy(quiet_s=120)
     alerts = feed(policy, *([model(s, count=30)] for s in (0, 100, 200)))
-    assert said(alerts) == [("create", "tcp_syn_flood", "medium")]
+    assert said(alerts) == [("create", "tcp_syn_flood", "low")]
 
 
 def test_a_rule_is_never_lowered():
@@ -136,7 +136,7 @@ def test_low_confidence_lowers_it_until_a_surer_row_comes():
     policy = new_policy(confidence_p30={"rules": 0.8})
     alerts = feed(policy, [verdict(0, score=0.7)], [verdict(1, score=0.81)])
     assert said(alerts) == [
-        ("create", "tcp_syn_flood", "medium"),
+        ("create", "tcp_syn_flood", "low"),
         ("update", "tcp_syn_flood", "high"),
     ]
 
@@ -245,7 +245,7 @@ def test_a_rules_kind_takes_over_what_the_model_called_otherwise():
     policy = new_policy()
     alerts = feed(policy, [model(0, "tcp_flood")], [verdict(1, "tcp_syn_flood")])
     assert said(alerts) == [
-        ("create", "tcp_flood", "medium"),
+        ("create", "tcp_flood", "low"),
         ("close", "tcp_flood", "medium"),
         ("create", "tcp_syn_flood", "high"),
     ]

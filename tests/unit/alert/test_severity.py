@@ -51,7 +51,7 @@ def test_critical_is_only_for_a_critical_victim_in_an_ongoing_flood_or_spoofing(
 
 
 def test_weak_evidence_is_one_step_down_and_never_below_info():
-    assert severity("udp_flood", weak=True) == "medium"
+    assert severity("udp_flood", weak=True) == "low"
     assert severity("device_anomaly", weak=True) == "info"
     assert severity("device_anomaly", weak=True, low_confidence=True) == "info"
 
