@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.parity import Parity, prove
+from converter.parity import Parity, check_size, prove
 from converter.quantize import quantize
-from converter.work import FloatModel, QuantisedModel
+from converter.work import FloatModel, QuantisedModel, trees_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,5 +48,10 @@ def quantize_model(
         gate_threshold=math.ceil(model.record.gate_threshold / gate.scale),
         kinds_lead=math.ceil(model.record.kinds_lead / kinds.scale),
         parity={name: proof.as_json() for name, proof in proofs.items()},
+    )
+    check_size(
+        len(trees_bytes(quantised)),
+        sum(proof.float32_array_bytes for proof in proofs.values()),
+        "trees.npz",
     )
     return quantised, {name: proof.latency_us for name, proof in proofs.items()}

@@ -99,7 +99,7 @@ def report_text(
             [[name, parity["gate"][name], parity["kinds"][name]] for name in parity["gate"]],
         ),
         (
-            "`float32_array_bytes`: the same trees, one entry a node: feature of the same integer type, threshold and "
+            "`float32_array_bytes`: the same trees, one entry a node: feature of our integer type, threshold and "
             "leaf float32, children uint16. `npz_bytes`, `float32_npz_bytes`: both as compressed npz."
         ),
         "Median of one call in microseconds on the machine that evaluated (a figure, not a bar):",

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
+from agent import __version__
 from agent.features.ip import SCHEMA
 from converter.datasets.labels import DatasetError
 from converter.datasets.matrix import KINDS, RunMatrix
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from agent.records import F32, I64, BoolArray
 
-TOOLS = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "wardwatch")
+TOOLS = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,15 @@ def train(
     runs: Sequence[RunMatrix], settings: Settings, *, data_digest: str, tell: Callable[[str], None]
 ) -> FloatModel:
     """Gate and kinds for the runs that are not of a test plan."""
+    with threadpool_limits(
+        1
+    ):  # the order of float sums is then the same on every machine, and so are the trees
+        return _train(runs, settings, data_digest=data_digest, tell=tell)
+
+
+def _train(
+    runs: Sequence[RunMatrix], settings: Settings, *, data_digest: str, tell: Callable[[str], None]
+) -> FloatModel:
     seen = [run for run in runs if run.info.plan not in settings.test_plans]
     rows = _rows(seen, settings)
     hostile = (rows.kind > 0).astype(np.int64)
@@ -129,7 +140,11 @@ def train(
                 f"out-of-fold rows, {settings.n_folds} folds of whole runs"
             ),
             settings={**msgspec.to_builtins(settings), "n_gate": n_gate, "n_kinds": n_kinds},
-            tools={name: version(name) for name in TOOLS} | {"python": platform.python_version()},
+            tools={
+                **{name: version(name) for name in TOOLS},
+                "wardwatch": __version__,
+                "python": platform.python_version(),
+            },
         ),
     )
 
@@ -196,13 +211,16 @@ def _out_of_fold(
     for fold in range(settings.n_folds):
         out = rows.fold == fold
         learner = _learner(settings, max_iter, patience=settings.patience)
+        judged = out & np.isin(
+            labels, labels[~out]
+        )  # a kind of this fold's runs alone has no class to be in
         learner.fit(
             rows.values[~out],
             labels[~out],
             sample_weight=rows.weight[~out],
-            X_val=rows.values[out],
-            y_val=labels[out],
-            sample_weight_val=rows.weight[out],
+            X_val=rows.values[judged],
+            y_val=labels[judged],
+            sample_weight_val=rows.weight[judged],
         )
         found = float_margins(learner, rows.values[out].astype(np.float32))
         columns = [0] if n_outputs == 1 else learner.classes_.astype(np.int64)

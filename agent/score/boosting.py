@@ -49,6 +49,10 @@ class Tell(NamedTuple):
     attacker: tuple[str, ...]
     many_victims: bool = False
     """A sweep or spoofing tool goes for many: the finding names no single victim."""
+    claims: bool = False
+    """ARP and ND claims stand in the rows of those who are claimed and who are told; who forges them is a MAC."""
+    probed: bool = False
+    """A scan's victim is the host on which most ports were addressed, not the one that most packets went to."""
     server: bool = False
     """A broker forwards what it is flooded with: a host that others address as clients is the victim."""
 
@@ -65,14 +69,16 @@ TELLS: Mapping[str, Tell] = {
     "mqtt_publish_flood": Tell(("in_mqtt_publishes_1s",), ("out_mqtt_publishes_1s",), server=True),
     "mqtt_malformed": Tell(("in_mqtt_violations_60s",), ("out_mqtt_violations_60s",)),
     "ping_sweep": Tell(
-        ("in_echo_requests_60s", "in_new_peers_1s"),
+        ("in_echo_requests_60s",),
         ("out_echo_requests_60s", "out_arp_targets_60s"),
         many_victims=True,
     ),
-    "port_scan": Tell(("in_services_60s",), ("out_services_60s",)),
-    "os_scan": Tell(("in_services_60s", "in_tcp_odd_60s"), ("out_services_60s", "out_tcp_odd_60s")),
-    "vulnerability_scan": Tell(("in_services_60s",), ("out_services_60s",)),
-    "arp_spoofing": Tell(("in_arp_unasked_60s",), ("out_arp_unasked_60s",)),
+    "port_scan": Tell(("in_services_60s",), ("out_services_60s",), probed=True),
+    "os_scan": Tell(
+        ("in_services_60s", "in_tcp_odd_60s"), ("out_services_60s", "out_tcp_odd_60s"), probed=True
+    ),
+    "vulnerability_scan": Tell(("in_services_60s",), ("out_services_60s",), probed=True),
+    "arp_spoofing": Tell(("in_arp_unasked_60s", "out_arp_unasked_60s"), (), claims=True),
 }
 """By kind, for schema `ip-1`; a test holds every name against the schema."""
 
@@ -81,9 +87,12 @@ IN_SERVICES = "in_services_60s"
 
 @dataclass(frozen=True, slots=True)
 class _Roles:
+    """Who does what to whom, by one row."""
+
     attacker: Endpoint
     victim: Endpoint
     count: int
+    count_window_s: int
     is_attacker: bool
 
 
@@ -168,6 +177,7 @@ class BoostingDetector:
                     threshold=self.bundle.manifest.gate.threshold,
                     score=float(scores[k]),
                     count=role.count,
+                    count_window_s=role.count_window_s,
                     ports=_ports(matrix, int(row), is_attacker=role.is_attacker),
                     facts=self._facts(
                         matrix, int(row), kind, role, search=explained[end_ns] <= MAX_EXPLAINED
@@ -182,20 +192,42 @@ class BoostingDetector:
         host = _host(matrix, row)
         suffered = self._figure(matrix, row, tell.victim)
         done = self._figure(matrix, row, tell.attacker)
+        if (
+            not done and not suffered
+        ):  # a flood of RST or FIN, say: no figure of its own, but many packets
+            suffered = self._figure(matrix, row, ("in_packets_1s",))
+            done = 0.0 if tell.claims else self._figure(matrix, row, ("out_packets_1s",))
         is_attacker = done > suffered
         if tell.server and suffered and self._figure(matrix, row, (IN_SERVICES,)):
             is_attacker = False
         if is_attacker:
             victim = Endpoint(int(subjects.out_peer_hi[row]), int(subjects.out_peer_lo[row]))
+            probed = Endpoint(int(subjects.probed_hi[row]), int(subjects.probed_lo[row]))
+            if tell.probed and probed != NOBODY:
+                victim = probed
             attacker = host
         else:
             victim = host
             attacker = Endpoint(int(subjects.in_peer_hi[row]), int(subjects.in_peer_lo[row]))
-            rival = int(subjects.rival_mac[row])
-            if kind == "arp_spoofing" and rival:
-                attacker = Endpoint(MAC_HI, rival)
+            if tell.claims:
+                rival = self._rival(matrix, row)
+                attacker = Endpoint(MAC_HI, rival) if rival else NOBODY
         count = max(1, int(done if is_attacker else suffered))
-        return _Roles(attacker, NOBODY if tell.many_victims else victim, count, is_attacker)
+        figures = tell.attacker if is_attacker else tell.victim
+        window_s = 60 if figures[0].endswith("_60s") else 1
+        return _Roles(
+            attacker, NOBODY if tell.many_victims else victim, count, window_s, is_attacker
+        )
+
+    @staticmethod
+    def _rival(matrix: FeatureMatrix, row: int) -> int:
+        """The MAC that claims addresses of others: the row's own rival, or the only one of its slice; 0 unknown."""
+        subjects = matrix.subjects
+        if subjects.rival_mac[row]:
+            return int(subjects.rival_mac[row])
+        of_slice = subjects.rival_mac[matrix.end_ns == matrix.end_ns[row]]
+        found = np.unique(of_slice[of_slice != 0])
+        return int(found[0]) if len(found) == 1 else 0
 
     def _several_attackers(
         self, matrix: FeatureMatrix, rows: I64, kinds: Sequence[str], roles: Sequence[_Roles]
