@@ -13,7 +13,8 @@ the side with the configured port, else the one that the CONNECT went to.
 How it is fast: every payload of the batch is walked at once as if it began with a control packet
 (`mqtt_walk`); where the walks' ends are the next segments' starts, that was right. Only flows where it was not are
 followed segment by segment (`mqtt_follow`), within a budget. The cost of a frame is bounded by its length,
-that of a batch by its frames and bytes; what a bound cuts off is marked `extrapolated` or leaves the flow out of step.
+that of a batch by its frames and bytes; what a bound cuts off is marked `extrapolated`, or leaves its flow out
+of step.
 
 In: columns of a PacketTable, (n,), and the batch's buffer. Out: `MqttTable`, rows ascending. Raises: nothing.
 Remembers: at most `max_flows` flows (least recently used out first, counted) and 65,536 half-open connections.
@@ -27,11 +28,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.decode.mqtt_epochs import Epochs, Groups, follow_slow, make_epochs
+from agent.decode.mqtt_epochs import Epochs, follow_slow, make_epochs
 from agent.decode.mqtt_fields import Context, Fields, Packets, read_fields
-from agent.decode.mqtt_flows import FlowTable, SynTable, hash_flows, make_keys, make_salt, turn
+from agent.decode.mqtt_flows import Flows, FlowTable, SynTable, identify, make_salt, turn
 from agent.decode.mqtt_follow import FAR, MAX_AHEAD
-from agent.decode.mqtt_header import opens_with_connack, opens_with_connect
+from agent.decode.mqtt_groups import Groups, Segments, group
+from agent.decode.mqtt_header import opens_with_connect
 from agent.decode.mqtt_segments import Found, collect
 from agent.decode.mqtt_walk import walk
 from agent.records import MqttTable
@@ -120,41 +122,37 @@ class MqttStreams:
         rows = np.flatnonzero(watched & ((payload_len > 0) | (tcp_flags & (FIN | SYN | RST) != 0)))
         if not len(rows):
             return empty_table()
-        key = make_keys(
-            src_hi[rows], src_lo[rows], dst_hi[rows], dst_lo[rows], src_port[rows], dst_port[rows]
-        )
-        flow, reverse = hash_flows(key, self._salt)
+        flows = identify(
+            src_hi[rows], src_lo[rows], dst_hi[rows], dst_lo[rows], src_port[rows], dst_port[rows],
+            self._salt,
+        )  # fmt: skip
         flags = tcp_flags[rows]
         seq = tcp_seq[rows].astype(np.int64) + (flags & SYN != 0)
         seq &= 0xFFFF_FFFF
         opening = np.flatnonzero(flags & SYN)
         if len(opening):
-            self._syns.put(
-                flow[opening], reverse[opening], key[opening], seq[opening],
-                (self._batch << 32) + rows[opening],
-            )  # fmt: skip
+            stamp = (self._batch << 32) + rows[opening]
+            self._syns.put(flows.take(opening), seq[opening], stamp)
         filled = np.flatnonzero(payload_len[rows] > 0)
         table = None
         if len(filled):
             at = rows[filled]
-            groups = self._group(
-                at, flow[filled], reverse[filled], key[filled], seq[filled], payload_off[at],
-                payload_len[at], payload_caplen[at], buffer,
-            )  # fmt: skip
+            segments = Segments(
+                at,
+                seq[filled],
+                payload_off[at],
+                payload_len[at].astype(np.int64),
+                payload_caplen[at].astype(np.int64),
+            )
+            groups = group(segments, flows.take(filled), self._flows, self._configured, buffer)
             if groups is not None:
                 table = self._read(groups, buffer)
         closing = np.flatnonzero(flags & (FIN | RST))
         if len(closing) and len(self._flows):
-            self._close(
-                rows[closing],
-                flow[closing],
-                reverse[closing],
-                key[closing],
-                seq[closing],
-            )
+            self._close(rows[closing], flows.take(closing), seq[closing])
         return empty_table() if table is None else table
 
-    def _watch(  # noqa: PLR0913 - columns
+    def _watch(
         self,
         is_tcp: BoolArray,
         src_port: U16,
@@ -168,7 +166,9 @@ class MqttStreams:
         watched &= is_tcp
         others = np.flatnonzero(is_tcp & ~watched & (payload_caplen >= 9))
         if len(others):
-            others = others[opens_with_connect(buffer, payload_off[others], payload_caplen[others])]
+            at = payload_off[others]
+            opens = opens_with_connect(buffer, at, payload_caplen[others], buffer[at])
+            others = others[opens]
         if len(others):
             if self._n_learned > _MAX_LEARNED:
                 self._relearn()
@@ -189,67 +189,6 @@ class MqttStreams:
         )
         self._watched[server.astype(np.int64)] = True
 
-    def _group(  # noqa: PLR0913 - columns
-        self,
-        row: I64,
-        flow: U64,
-        reverse: BoolArray,
-        key: U64,
-        seq: I64,
-        offset: I64,
-        length: I32,
-        captured: I32,
-        buffer: U8,
-    ) -> Groups | None:
-        """Segments by flow, direction and order of capture; only those of MQTT flows. None where there is none."""
-        n = len(row)
-        bits = max(n - 1, 1).bit_length()
-        low = np.uint64(bits + 1)
-        packed = flow >> low << low
-        packed |= reverse.astype(np.uint64) << np.uint64(bits)
-        packed |= np.arange(n, dtype=np.uint64)
-        packed.sort()
-        order = (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
-        both_ways = turn(key, reverse)[order]
-        new_flow = np.empty(n, bool)
-        new_flow[0] = True
-        np.not_equal(packed[1:] >> low, packed[:-1] >> low, out=new_flow[1:])
-        first = np.flatnonzero(new_flow)
-        member = np.cumsum(new_flow) - 1
-        keep = (both_ways == both_ways[first][member]).all(axis=1)
-        self._flows.collisions += n - int(np.count_nonzero(keep))
-        slot = self._flows.find(flow[order[first]], both_ways[first])
-        connect = opens_with_connect(buffer, offset[order], captured[order])
-        ports = both_ways[first, 4]
-        configured = self._configured[(ports >> np.uint64(16)).astype(np.int64)]
-        configured = configured | self._configured[(ports & np.uint64(0xFFFF)).astype(np.int64)]
-        is_mqtt = configured | (slot >= 0)
-        if not is_mqtt.all():
-            is_mqtt |= np.logical_or.reduceat(connect, first)
-            keep &= is_mqtt[member]
-        greets = connect | opens_with_connack(buffer, offset[order], captured[order])
-        if not keep.all():
-            kept = np.flatnonzero(keep)
-            if not len(kept):
-                return None
-            order, packed = order[kept], packed[kept]
-            connect, greets = connect[kept], greets[kept]
-        return Groups.build(
-            packed=packed,
-            bits=bits,
-            row=row[order],
-            seq=seq[order],
-            offset=offset[order],
-            length=length[order].astype(np.int64),
-            captured=captured[order].astype(np.int64),
-            connect=connect,
-            greets=greets,
-            key=key[order],
-            flow=flow[order],
-            reverse=reverse[order],
-            slot=slot[member if keep.all() else member[kept]],
-        )
-
     def _read(self, groups: Groups, buffer: U8) -> MqttTable:
         """Walk, decide what of it is right, follow the rest, read the fields, remember."""
         walked = walk(buffer, groups.offset, groups.length, groups.captured)
@@ -264,6 +203,7 @@ class MqttStreams:
             np.where(live, self._flows.level[slot], 0).astype(np.uint8),
             live & self._flows.connected[slot],
         )
+        group_of = groups.group_of[found.segment]
         packets = Packets(
             buffer=buffer,
             headers=followed.header_bytes(),
@@ -273,8 +213,8 @@ class MqttStreams:
             size=found.size,
             count=found.count,
             available=found.available,
-            flow=groups.flow_of[found.segment],
-            to_server=groups.direction[found.segment] == client[groups.flow_of[found.segment]],
+            flow=groups.flow_of_group[group_of],
+            to_server=(groups.direction == client[groups.flow_of_group])[group_of],
             synchronised=found.synchronised,
             start=found.start,
         )
@@ -294,23 +234,21 @@ class MqttStreams:
     def _remember(self, groups: Groups, epochs: Epochs, client: I64) -> None:
         """Put the streams' state into the table, after making room for flows that are new and were read."""
         flows = self._flows
-        known = epochs.known[epochs.last_of_group]
+        read = epochs.known[epochs.last_of_group] | (epochs.opened >= 0)
         worth = np.zeros(len(groups.slot), bool)
-        worth[groups.flow_of_group[known]] = True
+        worth[groups.flow_of_group[read]] = True
         new = np.flatnonzero(worth & (groups.slot < 0))
         if len(new):
-            at = groups.first_of_flow[new]
+            at = groups.flows.take(groups.first_of_flow[new])
             self._counts["flows_created"] += len(new)
-            groups.slot[new] = flows.insert(
-                groups.flow[at], turn(groups.key[at], groups.reverse[at]), self._batch
-            )
+            groups.slot[new] = flows.insert(at.hash, turn(at.key, at.reverse), self._batch)
         slot = groups.slot
         live = slot >= 0
         flows.used[slot[live]] = self._batch
         flows.client[slot[live]] = client[live]
         of_group = slot[groups.flow_of_group]
         keep = np.flatnonzero(of_group >= 0)
-        place = (of_group[keep], groups.direction_of_group[keep])
+        place = (of_group[keep], groups.direction[keep])
         last = epochs.last_of_group[keep]
         flows.known[place] = epochs.known[last]
         flows.synchronised[place] = epochs.synchronised[last]
@@ -320,24 +258,23 @@ class MqttStreams:
         opened = epochs.opened[keep]
         flows.opened[place] = np.maximum(opened, flows.opened[place])
         for epoch, carry in epochs.carries.items():
-            group = epochs.group[epoch]
-            if epochs.last_of_group[group] == epoch and of_group[group] >= 0:
-                direction = groups.direction_of_group[group]
-                flows.carry[of_group[group], direction, : len(carry)] = np.frombuffer(
-                    carry, np.uint8
-                )
+            way = epochs.group[epoch]
+            if epochs.last_of_group[way] == epoch and of_group[way] >= 0:
+                there = flows.carry[of_group[way], groups.direction[way]]
+                there[: len(carry)] = np.frombuffer(carry, np.uint8)
         self._last_row = np.full(flows.max_flows, -1, np.int64)
-        last_row = np.maximum.reduceat(groups.row, groups.first_of_flow)
+        first = groups.first_of_group[groups.first_of_flow]
+        last_row = np.maximum.reduceat(groups.row, first)
         self._last_row[slot[live]] = last_row[live]
 
-    def _close(self, rows: I64, flow: U64, reverse: BoolArray, key: U64, seq: I64) -> None:
+    def _close(self, rows: I64, closing: Flows, seq: I64) -> None:
         """Forget flows that a FIN or RST in step with them ended, where no payload came after it."""
         flows = self._flows
-        slot = flows.find(flow, turn(key, reverse))
+        slot = flows.find(closing.hash, turn(closing.key, closing.reverse))
         hit = np.flatnonzero(slot >= 0)
         if not len(hit):
             return
-        slot, direction = slot[hit], reverse[hit].astype(np.int64)
+        slot, direction = slot[hit], closing.reverse[hit].astype(np.int64)
         ahead = seq[hit] - flows.boundary[slot, direction]
         ahead = ((ahead + 0x8000_0000) & 0xFFFF_FFFF) - 0x8000_0000
         near = ((ahead < FAR) & (ahead > -MAX_AHEAD)) | ~flows.known[slot, direction]
@@ -363,8 +300,8 @@ def _table(row: I64, read: tuple[Found, BoolArray] | None, fields: Fields | None
         at, count = _runs(row, found, fields)
     return MqttTable(
         row=row[at],
-        packet_type=first[at] >> 4,
-        flags=first[at] & 15,
+        packet_type=(first[at] >> 4).astype(np.uint8),
+        flags=(first[at] & 15).astype(np.uint8),
         remaining_len=remaining[at],
         count=np.minimum(count, np.iinfo(np.int32).max).astype(np.int32),
         extrapolated=extrapolated[at],

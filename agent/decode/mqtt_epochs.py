@@ -12,11 +12,11 @@ In: `Groups` and their `Walk`, the tables of `mqtt_flows`. Out: `Epochs`, with t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.decode.mqtt_flows import CARRY_BYTES, FlowTable, SynTable, turn
+from agent.decode.mqtt_flows import CARRY_BYTES, FlowTable, SynTable
 from agent.decode.mqtt_follow import (
     CHAIN,
     FAR,
@@ -27,113 +27,17 @@ from agent.decode.mqtt_follow import (
     Stream,
     follow,
 )
-from agent.decode.mqtt_walk import Stop, Walk
+from agent.decode.mqtt_groups import Groups
+from agent.decode.mqtt_scan import Stop
+from agent.decode.mqtt_walk import Walk
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from agent.records import I64, U8, U64, BoolArray
+    from agent.records import I64, U8, BoolArray
 
 _STEPS_PER_BATCH = 32_768
 """Headers that following may always walk in a batch: about 15 ms, and a 64 kB segment of any content."""
 _STEPS_PER_SEGMENT = 16
 """More of them for each segment of the batch; following a segment costs about eight by itself."""
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Groups:
-    """Segments (n,) sorted by flow, direction and order of capture; groups (g,) are directions, flows (f,)."""
-
-    row: I64
-    seq: I64
-    offset: I64
-    length: I64
-    captured: I64
-    connect: BoolArray
-    """(n,) opens with a valid CONNECT."""
-    greets: BoolArray
-    """(n,) opens with a valid CONNECT or CONNACK, as the two halves of a connection do."""
-    key: U64
-    flow: U64
-    reverse: BoolArray
-    new_group: BoolArray
-    first_of_group: I64
-    flow_of_group: I64
-    direction_of_group: I64
-    first_of_flow: I64
-    group_of: I64
-    flow_of: I64
-    direction: I64
-    slot: I64
-    """(f,) slot in the flow table, -1 for a new flow; changed in place when it gets one."""
-
-    @classmethod
-    def build(  # noqa: PLR0913 - columns
-        cls,
-        *,
-        packed: U64,
-        bits: int,
-        row: I64,
-        seq: I64,
-        offset: I64,
-        length: I64,
-        captured: I64,
-        connect: BoolArray,
-        greets: BoolArray,
-        key: U64,
-        flow: U64,
-        reverse: BoolArray,
-        slot: I64,
-    ) -> Self:
-        """`packed` ascends and holds the flow's hash, one bit of direction, then `bits` bits; `slot` is (n,)."""
-        new_group = _changes(packed >> np.uint64(bits))
-        new_flow = _changes(packed >> np.uint64(bits + 1))
-        first_of_group = np.flatnonzero(new_group)
-        first_of_flow = np.flatnonzero(new_flow)
-        flow_of = np.cumsum(new_flow) - 1
-        return cls(
-            row=row,
-            seq=seq,
-            offset=offset,
-            length=length,
-            captured=captured,
-            connect=connect,
-            greets=greets,
-            key=key,
-            flow=flow,
-            reverse=reverse,
-            new_group=new_group,
-            first_of_group=first_of_group,
-            flow_of_group=flow_of[first_of_group],
-            direction_of_group=reverse[first_of_group].astype(np.int64),
-            first_of_flow=first_of_flow,
-            group_of=np.cumsum(new_group) - 1,
-            flow_of=flow_of,
-            direction=reverse.astype(np.int64),
-            slot=slot[first_of_flow],
-        )
-
-    def clients(self, configured: BoolArray, table: FlowTable) -> I64:
-        """Which direction of each flow comes from the client, 0 or 1; (f,)."""
-        at = self.first_of_flow
-        ports = turn(self.key[at], self.reverse[at])[:, 4]  # as direction 0 has them
-        from_server = configured[(ports >> np.uint64(16)).astype(np.int64)]
-        to_server = configured[(ports & np.uint64(0xFFFF)).astype(np.int64)]
-        said = np.where(self.slot >= 0, table.client[self.slot], -1).astype(np.int64)
-        connects = np.full(len(at), -1, np.int64)
-        opening = np.flatnonzero(self.connect)[::-1]
-        connects[self.flow_of[opening]] = self.direction[opening]
-        client = np.where(said >= 0, said, np.maximum(connects, 0))
-        client[to_server & ~from_server] = 0
-        client[from_server & ~to_server] = 1
-        return client
-
-
-def _changes(values: NDArray[np.uint64]) -> BoolArray:
-    new = np.empty(len(values), bool)
-    new[:1] = True
-    np.not_equal(values[1:], values[:-1], out=new[1:])
-    return new
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,7 +114,7 @@ def make_epochs(
     boundary[opening[close]] = first_seq[opens][close]
 
     slot = groups.slot[groups.flow_of_group[group]]
-    way = groups.direction_of_group[group]
+    way = groups.direction[group]
     near = groups.new_group[begin] & (slot >= 0) & table.known[slot, way] & ~start
     needed = table.boundary[slot, way] + table.carry_len[slot, way]
     ahead = _signed(needed - groups.seq[begin])
@@ -263,9 +167,9 @@ def _openings(
 ) -> tuple[I64, I64, BoolArray, I64]:
     """Where in each group a new connection begins: (g,) segment, stamp of its SYN, whether at all, first number."""
     at = groups.first_of_group
-    first_seq, stamp = syns.find(groups.flow[at], groups.reverse[at], groups.key[at])
+    first_seq, stamp = syns.find(groups.flows)
     slot = groups.slot[groups.flow_of_group]
-    used = np.where(slot >= 0, table.opened[slot, groups.direction_of_group], -1)
+    used = np.where(slot >= 0, table.opened[slot, groups.direction], -1)
     new = stamp > used
     now = stamp >> 32 == batch
     syn_row = np.where(now, stamp & 0xFFFF_FFFF, -1)
@@ -316,26 +220,27 @@ def follow_slow(
     def payload(segment: Segment) -> bytes:
         return buffer[segment.offset : segment.offset + segment.captured].tobytes()
 
-    for epoch in chosen.tolist():
-        a, b = int(epochs.begin[epoch]), int(epochs.end[epoch])
-        part = slice(a, b)
-        segments = list(
-            map(
-                Segment,
-                range(a, b),
-                groups.row[part].tolist(),
-                groups.seq[part].tolist(),
-                groups.length[part].tolist(),
-                groups.captured[part].tolist(),
-                groups.offset[part].tolist(),
-                walked.stop[part].tolist(),
-                walked.end[part].tolist(),
-                walked.packets[part].tolist(),
-                groups.greets[part].tolist(),
-            )
-        )
+    size = (epochs.end - epochs.begin)[chosen]
+    at = np.repeat(epochs.begin[chosen] - np.append(0, np.cumsum(size)[:-1]), size)
+    at += np.arange(len(at))
+    columns = (
+        at,
+        groups.row[at],
+        groups.seq[at],
+        groups.length[at],
+        groups.captured[at],
+        groups.offset[at],
+        walked.stop[at],
+        walked.end[at],
+        walked.packets[at],
+        groups.greets[at],
+    )
+    segments = list(map(Segment, *(c.tolist() for c in columns)))
+    begin = 0
+    for epoch, n in zip(chosen.tolist(), size.tolist(), strict=True):
         stream = _stream_before(groups, epochs, table, epoch)
-        follow(stream, segments, payload, followed, purse)
+        follow(stream, segments[begin : begin + n], payload, followed, purse)
+        begin += n
         epochs.known[epoch] = stream.known
         epochs.synchronised[epoch] = stream.synchronised
         epochs.boundary[epoch] = stream.boundary
@@ -354,7 +259,7 @@ def _stream_before(groups: Groups, epochs: Epochs, table: FlowTable, epoch: int)
     if not epochs.near[epoch]:
         return Stream()
     group = epochs.group[epoch]
-    slot, way = groups.slot[groups.flow_of_group[group]], groups.direction_of_group[group]
+    slot, way = groups.slot[groups.flow_of_group[group]], groups.direction[group]
     return Stream(
         known=True,
         synchronised=bool(table.synchronised[slot, way]),

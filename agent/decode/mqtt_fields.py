@@ -226,61 +226,77 @@ class _Connects:
 def _levels(
     packets: Packets, fields: Fields, context: Context, connect: I64, opened: U8
 ) -> BoolArray:
-    """Give every packet its flow's level, and say which CONNECTs are second ones; (m,)."""
-    m = len(packets.pos)
-    second = np.zeros(m, bool)
-    level = context.level[packets.flow]
-    fresh = np.flatnonzero(packets.start & packets.to_server)
-    connect, opened = connect[packets.to_server[connect]], opened[packets.to_server[connect]]
-    setters = np.union1d(connect, fresh)
-    if len(setters):
-        new_level = np.zeros(m, np.uint8)
-        new_level[connect] = opened
-        is_connect = np.zeros(m, bool)
-        is_connect[connect] = True
+    """Give every packet its flow's level, and say which CONNECTs are second ones; (m,).
+
+    A CONNECT to the server sets the level from there on; a stream that begins with another packet has none.
+    """
+    flow = packets.flow
+    level = context.level[flow]
+    is_connect = (packets.first >> 4 == MqttType.CONNECT) & (packets.remaining >= 0)
+    second = is_connect & context.connected[flow] & ~packets.start
+    # A CONNECT that names no level there is changes nothing but where it begins a stream.
+    upward = packets.to_server[connect] & ((opened > 0) | packets.start[connect])
+    new_level = np.zeros(len(flow), np.uint8)
+    new_level[connect[upward]] = opened[upward]
+    sets = packets.start & packets.to_server
+    sets[connect[upward]] = True
+    setters = np.flatnonzero(sets)
+    changes = (new_level[setters] != level[setters]) | ~context.connected[flow[setters]]
+    changes |= ~is_connect[setters]
+    if changes.any():
         touched = np.zeros(len(context.level), bool)
-        touched[packets.flow[setters]] = True
-        part = np.flatnonzero(touched[packets.flow])
-        part = part[np.argsort(packets.flow[part], kind="stable")]
-        flow = packets.flow[part]
-        sets = np.zeros(m, bool)
-        sets[setters] = True
-        line = np.arange(len(part))
-        last = np.maximum.accumulate(np.where(sets[part], line, -1))
-        own = (last >= 0) & (flow[np.maximum(last, 0)] == flow)
-        level[part[own]] = new_level[part[last[own]]]
-        before = np.concatenate(([-1], last[:-1])) if len(part) else last
-        was = (before >= 0) & (flow[np.maximum(before, 0)] == flow)
-        connected = np.where(was, is_connect[part[np.maximum(before, 0)]], context.connected[flow])
-        second[part] = is_connect[part] & connected & ~packets.start[part]
-        end = np.flatnonzero(np.append(flow[1:] != flow[:-1], True))
-        context.level[flow[end]] = level[part[end]]
-        context.connected[flow[end[own[end]]]] = is_connect[part[last[end[own[end]]]]]
-    others = (packets.first >> 4 != MqttType.CONNECT) | (packets.remaining < 0)
-    fields.level[others] = level[others]
+        touched[flow[setters[changes]]] = True
+        part = np.flatnonzero(touched[flow])
+        part = part[np.argsort(flow[part], kind="stable")]
+        _spread(packets, context, part, (sets, is_connect, new_level, level, second))
+    fields.level[~is_connect] = level[~is_connect]
     return second
 
 
+def _spread(
+    packets: Packets,
+    context: Context,
+    part: I64,
+    columns: tuple[BoolArray, BoolArray, U8, U8, BoolArray],
+) -> None:
+    """Carry levels on along each flow; `part` are packets by flow and then in order. Changes the last two columns."""
+    sets, is_connect, new_level, level, second = columns
+    flow = packets.flow[part]
+    line = np.arange(len(part))
+    last = np.maximum.accumulate(np.where(sets[part], line, -1))
+    own = (last >= 0) & (flow[np.maximum(last, 0)] == flow)
+    level[part[own]] = new_level[part[last[own]]]
+    before = np.append(-1, last[:-1])
+    was = (before >= 0) & (flow[np.maximum(before, 0)] == flow)
+    connected = np.where(was, is_connect[part[np.maximum(before, 0)]], context.connected[flow])
+    second[part] = is_connect[part] & connected & ~packets.start[part]
+    end = np.flatnonzero(np.append(flow[1:] != flow[:-1], True))
+    context.level[flow[end]] = level[part[end]]
+    end = end[own[end]]
+    context.connected[flow[end]] = is_connect[part[last[end]]]
+
+
 def _judge_headers(packets: Packets, fields: Fields, kind: U8, second: BoolArray) -> None:
-    everyone = np.arange(len(kind))
-    level = fields.level
+    """What a first byte, a length, a direction or the place in the stream breaks."""
+    rows = np.flatnonzero(packets.synchronised)
+    level, first, kind = fields.level[rows], packets.first[rows], kind[rows]
+    to_server, second = packets.to_server[rows], second[rows]
     known = level > 0
     old = known & (level < 5)
-    first, to_server = packets.first, packets.to_server
-    fields.blame(everyone, packets.remaining < 0, MqttViolation.REMAINING_LENGTH)
+    fields.blame(rows, packets.remaining[rows] < 0, MqttViolation.REMAINING_LENGTH)
     reserved = (kind == 0) | ((kind == MqttType.AUTH) & old)
-    fields.blame(everyone, reserved, MqttViolation.RESERVED_TYPE)
+    fields.blame(rows, reserved, MqttViolation.RESERVED_TYPE)
     publish = kind == MqttType.PUBLISH
-    fields.blame(everyone, publish & (first & 6 == 6), MqttViolation.QOS)
+    fields.blame(rows, publish & (first & 6 == 6), MqttViolation.QOS)
     strict = known & (level != 3)
     wrong = np.where(strict, _WRONG_FLAGS[first], _WRONG_FLAGS_ANY[first])
-    fields.blame(everyone, wrong, MqttViolation.FLAGS)
+    fields.blame(rows, wrong, MqttViolation.FLAGS)
     backward = np.where(to_server, _SERVER_ONLY[kind], _CLIENT_ONLY[kind])
     backward |= (kind == MqttType.DISCONNECT) & ~to_server & old
-    fields.blame(everyone, backward, MqttViolation.WRONG_DIRECTION)
-    early = packets.start & to_server & (kind != MqttType.CONNECT)
-    fields.blame(everyone, early, MqttViolation.FIRST_NOT_CONNECT)
-    fields.blame(everyone, second, MqttViolation.SECOND_CONNECT)
+    fields.blame(rows, backward, MqttViolation.WRONG_DIRECTION)
+    early = packets.start[rows] & to_server & (kind != MqttType.CONNECT)
+    fields.blame(rows, early, MqttViolation.FIRST_NOT_CONNECT)
+    fields.blame(rows, second, MqttViolation.SECOND_CONNECT)
 
 
 def _publish(packets: Packets, fields: Fields, rows: I64) -> None:

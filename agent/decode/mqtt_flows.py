@@ -57,26 +57,42 @@ def _endpoint(hi: U64, lo: U64, port: U64, salt: Salt) -> U64:
     return mixed
 
 
-def hash_flows(key: U64, salt: Salt) -> tuple[U64, BoolArray]:
-    """The same hash for both directions of a flow, and whether a row goes the reversed way; (n,) each.
+class Flows(NamedTuple):
+    """Which flow each row belongs to, (n,)."""
 
-    `key` is (n, 5): source hi, lo, destination hi, lo, source port << 16 | destination port.
-    """
-    source = _endpoint(key[:, 0], key[:, 1], key[:, 4] >> np.uint64(16), salt)
-    target = _endpoint(key[:, 2], key[:, 3], key[:, 4] & np.uint64(0xFFFF), salt)
+    key: U64
+    """(n, 5) source hi, lo, destination hi, lo, source port << 16 | destination port."""
+    hash: U64
+    """The same for both directions."""
+    reverse: BoolArray
+    """Which of the two directions."""
+
+    def take(self, rows: I64) -> Flows:
+        """These rows."""
+        return Flows(self.key[rows], self.hash[rows], self.reverse[rows])
+
+
+def identify(
+    src_hi: U64,
+    src_lo: U64,
+    dst_hi: U64,
+    dst_lo: U64,
+    src_port: U16,
+    dst_port: U16,
+    salt: Salt,
+) -> Flows:
+    """Keys, hashes and directions of rows."""
+    from_port, to_port = src_port.astype(np.uint64), dst_port.astype(np.uint64)
+    source = _endpoint(src_hi, src_lo, from_port, salt)
+    target = _endpoint(dst_hi, dst_lo, to_port, salt)
     both = source + target
     both ^= both >> np.uint64(30)
     both *= salt.high
     both ^= both >> np.uint64(31)
-    return both, source > target
-
-
-def make_keys(
-    src_hi: U64, src_lo: U64, dst_hi: U64, dst_lo: U64, src_port: U16, dst_port: U16
-) -> U64:
-    """(n, 5) as `hash_flows` takes them."""
-    ports = src_port.astype(np.uint64) << np.uint64(16) | dst_port
-    return np.stack((src_hi, src_lo, dst_hi, dst_lo, ports), axis=1)
+    key = np.empty((len(both), 5), np.uint64)
+    key[:, 0], key[:, 1], key[:, 2], key[:, 3] = src_hi, src_lo, dst_hi, dst_lo
+    np.bitwise_or(from_port << np.uint64(16), to_port, out=key[:, 4])
+    return Flows(key, both, source > target)
 
 
 def turn(key: U64, reverse: BoolArray) -> U64:
@@ -85,9 +101,8 @@ def turn(key: U64, reverse: BoolArray) -> U64:
     back = key[reverse]
     out[reverse, 0:2] = back[:, 2:4]
     out[reverse, 2:4] = back[:, 0:2]
-    out[reverse, 4] = back[:, 4] >> np.uint64(16) | (back[:, 4] & np.uint64(0xFFFF)) << np.uint64(
-        16
-    )
+    ports = back[:, 4]
+    out[reverse, 4] = ports >> np.uint64(16) | (ports & np.uint64(0xFFFF)) << np.uint64(16)
     return out
 
 
@@ -100,21 +115,23 @@ class SynTable:
         self._start = np.zeros(size, np.int64)
         self._stamp = np.full(size, -1, np.int64)
 
-    def _place(self, flow: U64, reverse: BoolArray) -> I64:
-        place: I64 = ((flow >> np.uint64(64 - _SYN_BITS)) ^ reverse).astype(np.int64)
+    @staticmethod
+    def _place(flows: Flows) -> I64:
+        place = (flows.hash >> np.uint64(64 - _SYN_BITS)).astype(np.int64)
+        place ^= flows.reverse
         return place
 
-    def put(self, flow: U64, reverse: BoolArray, key: U64, start: I64, stamp: I64) -> None:
-        """Remember that the direction `key` opened at the time `stamp`, its first byte being numbered `start`."""
-        place = self._place(flow, reverse)
-        self._key[place] = key
+    def put(self, flows: Flows, start: I64, stamp: I64) -> None:
+        """Remember that these directions opened at the time `stamp`, their first bytes being numbered `start`."""
+        place = self._place(flows)
+        self._key[place] = flows.key
         self._start[place] = start
         self._stamp[place] = stamp
 
-    def find(self, flow: U64, reverse: BoolArray, key: U64) -> tuple[I64, I64]:
+    def find(self, flows: Flows) -> tuple[I64, I64]:
         """The number of each direction's first byte, and the stamp of its SYN, -1 where none is remembered; (n,)."""
-        place = self._place(flow, reverse)
-        known = (self._key[place] == key).all(axis=1)
+        place = self._place(flows)
+        known = (self._key[place] == flows.key).all(axis=1)
         return self._start[place], np.where(known, self._stamp[place], -1)
 
 

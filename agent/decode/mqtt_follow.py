@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agent.decode.mqtt_flows import CARRY_BYTES
 from agent.decode.mqtt_header import LEAST_BODY_LIST, MOST_BODY_LIST
-from agent.decode.mqtt_walk import Stop, header_at, scan
+from agent.decode.mqtt_scan import Stop, header_at, scan
 from agent.records import MqttType
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def header_need(data: bytes) -> int:
     return min(size + min(body, remaining), CARRY_BYTES)
 
 
-_BODY_NEED = {
+_BODY_NEED: dict[int, int] = {
     MqttType.CONNECT: 16,
     MqttType.CONNACK: 2,
     MqttType.PUBACK: 3,
@@ -277,7 +277,7 @@ def _finish_carry(stream: Stream, segment: Segment, row: int, data: bytes, found
         _lose(stream)
         return -1
     if need == 0 or need > len(header):
-        first, remaining, size = header_at(header, 0)
+        size = header_at(header, 0)[2]
         if not cut:
             stream.carry = header
             return -1
@@ -347,19 +347,8 @@ def _malformed(
     synchronised: bool,  # noqa: FBT001 - a column's value, not a switch
     start: bool,  # noqa: FBT001 - a column's value, not a switch
 ) -> None:
+    """A packet whose remaining length is not one: its first byte is all there is."""
+    order = found.next_order()
     found.pieces.append(
-        Piece(
-            segment.number,
-            row,
-            pos,
-            first,
-            -1,
-            0,
-            1,
-            False,
-            1,
-            synchronised,
-            start,
-            found.next_order(),
-        )  # fmt: skip
+        Piece(segment.number, row, pos, first, -1, 0, 1, False, 1, synchronised, start, order)
     )

@@ -108,14 +108,15 @@ NAMES = {b"\x00\x04MQTT": (4, 5), b"\x00\x06MQIsdp": (3,)}
 """The protocol names that exist, with their length, and the levels that go with each."""
 
 
-def opens_with_connect(buffer: U8, offset: I64, captured: NDArray[np.integer]) -> BoolArray:
+def opens_with_connect(
+    buffer: U8, offset: I64, captured: NDArray[np.integer], first: U8
+) -> BoolArray:
     """Whether `captured[i]` bytes from `offset[i]` open with a CONNECT of a known name and level; (n,).
 
-    The level may carry a bridge's private bit (0x80): that is an MQTT flow all the same.
+    `first` are the bytes at `offset`. The level may carry a bridge's private bit (0x80): that is MQTT all the same.
     """
     found = np.zeros(len(offset), bool)
-    maybe = np.flatnonzero(captured >= 9)
-    maybe = maybe[buffer[offset[maybe]] == MqttType.CONNECT << 4]
+    maybe = np.flatnonzero((first == MqttType.CONNECT << 4) & (captured >= 9))
     if not len(maybe):
         return found
     first, remaining, size = read_headers(buffer, offset[maybe])
@@ -129,14 +130,15 @@ def opens_with_connect(buffer: U8, offset: I64, captured: NDArray[np.integer]) -
     return found
 
 
-def opens_with_connack(buffer: U8, offset: I64, captured: NDArray[np.integer]) -> BoolArray:
+def opens_with_connack(
+    buffer: U8, offset: I64, captured: NDArray[np.integer], first: U8
+) -> BoolArray:
     """Whether the bytes from `offset[i]` open with a CONNACK: its flags 0 or 1, a code of the version's; (n,).
 
-    So begins the server's half of a connection whose SYN was not seen.
+    So begins the server's half of a connection whose SYN was not seen. `first` are the bytes at `offset`.
     """
     found = np.zeros(len(offset), bool)
-    maybe = np.flatnonzero(captured >= 4)
-    maybe = maybe[buffer[offset[maybe]] == MqttType.CONNACK << 4]
+    maybe = np.flatnonzero((first == MqttType.CONNACK << 4) & (captured >= 4))
     if not len(maybe):
         return found
     _, remaining, size = read_headers(buffer, offset[maybe])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.decode.mqtt_epochs import Epochs, Groups, Results
-from agent.decode.mqtt_follow import Piece, Whole
+from agent.decode.mqtt_follow import Piece
 from agent.decode.mqtt_walk import Walk
 
 if TYPE_CHECKING:
@@ -40,98 +40,102 @@ class Found:
 
     def take(self, rows: I64) -> Found:
         """These rows, in this order."""
-        return Found(*(getattr(self, name)[rows] for name in Found.__slots__))
+        return Found(*(getattr(self, name).take(rows) for name in Found.__slots__))
 
 
 def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> Found:
     """Everything found, in stream order."""
-    right = epochs.fast[epochs.of_segment]
-    entry = None if right.all() else np.flatnonzero(right[walked.payload])
-    opening = np.zeros(len(groups.row), bool)
-    opening[epochs.begin[epochs.fresh & epochs.fast]] = True
-    found = _entries(groups, walked, entry, opening)
-    found = Found(
-        groups.row[found.segment], *(getattr(found, name) for name in Found.__slots__[1:9]),
-        epochs.segment_synchronised[found.segment], found.start,
-    )  # fmt: skip
     followed = results.followed
-    if followed.whole or followed.pieces:
-        slow = _followed(groups, walked, followed.whole, followed.pieces)
-        found = _join([found, slow])
-    m = len(found.row)
-    bits = max(m - 1, 1).bit_length()
-    packed = found.row << bits
-    packed |= np.arange(m)
+    right = epochs.fast[epochs.of_segment]
+    opening = np.zeros(len(right), bool)
+    opening[epochs.begin[epochs.fresh & epochs.fast]] = True
+    row, synchronised = groups.row, epochs.segment_synchronised
+    order = np.zeros(len(right), np.int64)
+    moved = False
+    if followed.whole:
+        number, at_row, in_step, start, place = np.array(followed.whole, np.int64).T
+        moved = bool((at_row != row[number]).any())
+        row, synchronised = row.copy(), synchronised.copy()
+        right[number], row[number], synchronised[number] = True, at_row, in_step.astype(bool)
+        opening[number], order[number] = start.astype(bool), place
+    entry = np.arange(len(walked.payload))
+    if not right.all():
+        entry = np.flatnonzero(right.take(walked.payload))
+    segment = walked.payload.take(entry)
+    if not followed.pieces and not moved:
+        # The usual case: entries stand in order within their segments, and a frame is one segment.
+        entry = entry.take(_by_row(row.take(segment)))
+        return _entries(groups, walked, entry, (row, synchronised, opening))
+    found = _entries(groups, walked, entry, (row, synchronised, opening))
+    orders = order.take(segment)
+    if followed.pieces:
+        pieces, place = _pieces(followed.pieces)
+        found = _join([found, pieces])
+        orders = np.concatenate((orders, place))
+    return found.take(_by_row(found.row, orders))
+
+
+def _by_row(row: I64, order: I64 | None = None) -> I64:
+    """The stable sort by row, then by order: packed above the places into one integer, which sorts fastest."""
+    bits = max(len(row) - 1, 1).bit_length()
+    packed = row
+    if order is not None:
+        order_bits = int(order.max(initial=1)).bit_length()
+        if bits + order_bits + int(row.max(initial=1)).bit_length() > 62:
+            return np.lexsort((order, row))
+        packed = row << order_bits | order
+    packed = packed << bits
+    packed |= np.arange(len(row))
     packed.sort()
     packed &= (1 << bits) - 1
-    return found.take(packed)
+    return packed
 
 
 def _join(parts: list[Found]) -> Found:
     return Found(*(np.concatenate([getattr(p, n) for p in parts]) for n in Found.__slots__))
 
 
-def _entries(groups: Groups, walked: Walk, entry: I64 | None, opening: BoolArray) -> Found:
-    """Entries of the walk as they are; `opening` (n,) says which segments are their streams' first."""
-    columns = (
-        walked.payload, walked.pos, walked.first, walked.remaining, walked.size, walked.count,
-        walked.extrapolated,
-    )  # fmt: skip
-    if entry is not None:
-        columns = tuple(c[entry] for c in columns)  # type: ignore[assignment]
-    segment, pos, first, remaining, size, count, extrapolated = columns
-    edge = (groups.offset + groups.captured)[segment]
-    available = np.minimum(edge - pos, size + remaining)
+def _entries(
+    groups: Groups, walked: Walk, entry: I64, of_segment: tuple[I64, BoolArray, BoolArray]
+) -> Found:
+    """Entries of the walk; `of_segment` are rows, whether in step, and whether a stream begins, (n,) each."""
+    row, synchronised, opening = of_segment
+    segment, pos, size = (c.take(entry) for c in (walked.payload, walked.pos, walked.size))
+    remaining = walked.remaining.take(entry)
     start = np.zeros(len(segment), bool)
     if opening.any():
-        head = np.ones(len(segment), bool)
-        head[1:] = segment[1:] != segment[:-1]
-        start = head & opening[segment]
+        start = opening.take(segment) & (pos == groups.offset.take(segment))
+    edge = (groups.offset + groups.captured).take(segment)
     return Found(
-        segment, segment, pos, first, remaining, size, count, extrapolated, available, start, start
+        row=row.take(segment),
+        segment=segment,
+        pos=pos,
+        first=walked.first.take(entry),
+        remaining=remaining,
+        size=size,
+        count=walked.count.take(entry),
+        extrapolated=walked.extrapolated.take(entry),
+        available=np.minimum(edge - pos, size + remaining),
+        synchronised=synchronised.take(segment),
+        start=start,
     )
 
 
-def _followed(groups: Groups, walked: Walk, whole: list[Whole], pieces: list[Piece]) -> Found:
-    """What following found, ordered as it was found."""
-    parts: list[Found] = []
-    orders: list[I64] = []
-    if whole:
-        index, row, synchronised, start, order = (np.array(c) for c in zip(*whole, strict=True))
-        place = np.full(len(groups.row), -1, np.int64)
-        place[index] = np.arange(len(index))
-        entry = np.flatnonzero(place[walked.payload] >= 0)
-        opening = np.zeros(len(groups.row), bool)
-        opening[index[start]] = True
-        found = _entries(groups, walked, entry, opening)
-        which = place[found.segment]
-        parts.append(
-            Found(
-                row[which],
-                *(getattr(found, name) for name in Found.__slots__[1:9]),
-                synchronised[which],
-                found.start,
-            )  # fmt: skip
-        )
-        orders.append(order[which])
-    if pieces:
-        (segment, row, pos, first, remaining, size, count, extrapolated, available, synchronised,
-         start, order) = zip(*pieces, strict=True)  # fmt: skip
-        parts.append(
-            Found(
-                np.array(row, np.int64),
-                np.array(segment, np.int64),
-                np.array(pos, np.int64),
-                np.array(first, np.uint8),
-                np.array(remaining, np.int32),
-                np.array(size, np.int32),
-                np.array(count, np.int64),
-                np.array(extrapolated, bool),
-                np.array(available, np.int64),
-                np.array(synchronised, bool),
-                np.array(start, bool),
-            )  # fmt: skip
-        )
-        orders.append(np.array(order, np.int64))
-    joined = _join(parts)
-    return joined.take(np.argsort(np.concatenate(orders), kind="stable"))
+def _pieces(pieces: list[Piece]) -> tuple[Found, I64]:
+    """What following found for itself, and its place in the order of finding."""
+    table = np.array(pieces, np.int64)
+    number, row, pos, first, remaining, size, packets, extrapolated, available = table.T[:9]
+    found = Found(
+        row=row,
+        segment=number,
+        pos=pos,
+        first=first.astype(np.uint8),
+        remaining=remaining.astype(np.int32),
+        size=size.astype(np.int32),
+        count=packets,
+        extrapolated=extrapolated.astype(bool),
+        available=available,
+        synchronised=table[:, 9].astype(bool),
+        start=table[:, 10].astype(bool),
+    )
+    return found, table[:, 11]

@@ -1,13 +1,11 @@
 """Where MQTT control packets start, in many TCP payloads at once, each walked as if it began with one.
 
-Round k reads the k-th header of every payload that still has one; the last few payloads are walked one by
-one. Runs of two-byte packets are taken in one look. The cost of a payload is bounded by its length, whatever it
-contains: at most `16 + length / 4` headers are walked, and at most `64 + length / 48` packets become entries of
-their own; further ones are counted together by first byte (the remaining length and body of the first stand for
-them), and what lies past the last header walked is estimated and marked.
+Round k reads the k-th header of every payload that still has one; the last few payloads are walked in a plain
+loop (`mqtt_scan`, which also says how the cost of a payload is bounded by its length). Runs of two-byte packets are
+taken in windows.
 
-It never decides whether a payload does begin with a control packet: `mqtt_follow` and `mqtt` compare the ends
-with TCP's sequence numbers. It reads no byte past a payload's captured ones but to throw it away.
+It never decides whether a payload does begin with a control packet: `mqtt_epochs` compares the ends with TCP's
+sequence numbers. It reads no byte past a payload's captured ones but to throw it away.
 
 In: `offset` (n,) int64 into `buffer`, `length` (n,) bytes on the wire, `captured` (n,) of these in the buffer.
 Out: `Walk`. Raises: nothing. Remembers: nothing.
@@ -16,61 +14,38 @@ Out: `Walk`. Raises: nothing. Remembers: nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent.decode.gather import gather
-from agent.decode.mqtt_header import (
-    LEAST_BODY_LIST,
-    MOST_BODY_LIST,
-    plausible,
-    read_headers,
-)
+from agent.decode.mqtt_header import plausible, read_headers
+from agent.decode.mqtt_scan import Stop, max_entries, scan
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from agent.records import I32, I64, U8, BoolArray
 
 _FEW = 24
 """Below this many payloads a Python loop is cheaper than numpy's calls (about 30 calls a round)."""
-_CHUNK_BYTES = 4 << 20
-"""Payload bytes walked at a time; bounds the entries in memory to about 30 MB at the very worst."""
+_CHUNK_BYTES = 8 << 20
+"""Payload bytes walked at a time; bounds what entries take in memory to tens of MB at the very worst."""
 _WINDOWS = (32, 1536)
 """Bytes looked at for a run of two-byte packets: first few, then many once the few were all of one run."""
 _WINDOW_STEP_BYTES = 8
 """Bytes of a window that cost as much as walking one header."""
-_LOOK = 64
-"""Periods looked ahead at first when a run of equal packets is found in a single payload."""
-
-
-class Stop(IntEnum):
-    """Why a walk ended; `Walk.end` says where."""
-
-    LANDED = 0  # exactly at the payload's end
-    CUT = 1  # a packet begins there and goes on past the payload's end
-    IMPLAUSIBLE = 2  # what stands there cannot be a header
-    LOST = 3  # the next header lies in bytes that were not captured
-    MALFORMED = 4  # a fifth length byte
-    BUDGET = 5  # too many headers; the rest is estimated
-
-
-class Entry(NamedTuple):
-    """One control packet, or `count` with the same first byte, `at` bytes into a payload."""
-
-    at: int
-    first: int
-    remaining: int
-    size: int
-    packets: int
-    extrapolated: bool
+_WINDOW_BLOCK_BYTES = 1 << 20
+_LEAST_ROOM = max_entries(0)
 
 
 @dataclass(slots=True, frozen=True)
 class Walk:
-    """What was found: (n,) per payload, (m,) per entry, entries ordered by payload and position."""
+    """What was found: (n,) per payload; (m,) per entry, in any order, but by position within a payload."""
 
     stop: U8
+    """(n,) `mqtt_scan.Stop`."""
     end: I64
     """(n,) bytes into the payload; where the next control packet starts or would."""
     packets: I64
@@ -84,407 +59,256 @@ class Walk:
     size: I32
     """(m,) bytes of the fixed header."""
     count: I64
+    """(m,) packets with the same first byte that this entry stands for."""
     extrapolated: BoolArray
-
-
-def max_headers(length: int) -> int:
-    """Headers walked in a payload of this length; two-byte runs aside, a packet has four bytes or more."""
-    return 16 + length // 4
-
-
-def max_entries(length: int) -> int:
-    """Entries of their own in a payload of this length."""
-    return 64 + length // 48
-
-
-def scan(data: bytes, at: int, length: int, *, trusting: bool) -> tuple[list[Entry], Stop, int]:
-    """Walk one payload of `length` bytes, of which `data` was captured, from `at`: entries, why and where it ended.
-
-    `trusting` goes on past headers that are against the protocol but still say their length: right for a flow
-    that is in step.
-    """
-    captured = len(data)
-    entries: list[Entry] = []
-    together: dict[int, Entry] = {}
-    headers = max_headers(length - at)
-    room = max_entries(length - at)
-    begin = at
-    look = _LOOK
-    previous = (-1, -1)
-    n_packets = 0
-    stop = Stop.LANDED
-    while at < length:
-        first, remaining, size = header_at(data, at)
-        if size <= 0:
-            if size < 0:
-                stop = Stop.MALFORMED
-            else:
-                stop = Stop.CUT if captured == length else Stop.LOST
-            break
-        if not trusting and not LEAST_BODY_LIST[first] <= remaining <= MOST_BODY_LIST[first]:
-            stop = Stop.IMPLAUSIBLE
-            break
-        following = at + size + remaining
-        if following > length:
-            stop = Stop.CUT
-            break
-        headers -= 1
-        if headers < 0:
-            stop = Stop.BUDGET
-            guess = max((length - at) * n_packets // max(at - begin, 1), 1)
-            entries.append(Entry(at, first, remaining, size, guess, extrapolated=True))
-            break
-        count = 1
-        if (first, remaining) == previous and size == 2:
-            count, look = _run(data, at, length, look)
-            headers -= count // 32
-            following = at + count * (2 + remaining)
-        previous = (first, remaining)
-        n_packets += count
-        singles = min(count, max(room - len(entries), 0)) if remaining else 0
-        if remaining == 0 and len(entries) < room:
-            entries.append(Entry(at, first, 0, size, count, extrapolated=False))
-            count = 0
-        for k in range(singles):
-            entries.append(
-                Entry(at + k * (size + remaining), first, remaining, size, 1, extrapolated=False)
-            )
-        if count > singles:
-            here = Entry(
-                at + singles * (size + remaining), first, remaining, size, 0, extrapolated=False
-            )
-            known = together.get(first, here)
-            together[first] = known._replace(packets=known.packets + count - singles)
-        at = following
-    if together:
-        entries = sorted([*entries, *together.values()])
-    return entries, stop, at
-
-
-def header_at(data: bytes, at: int) -> tuple[int, int, int]:
-    """First byte, remaining length, header size at `at`; size 0: the data ends inside it, -1: a fifth length byte."""
-    n = len(data)
-    if at + 2 > n:
-        return 0, 0, 0
-    first = data[at]
-    value = data[at + 1]
-    if value < 128:
-        return first, value, 2
-    value &= 127
-    for k in (2, 3, 4):
-        if at + k >= n:
-            return first, 0, 0
-        byte = data[at + k]
-        value |= (byte & 127) << 7 * (k - 1)
-        if byte < 128:
-            return first, value, k + 1
-    return first, 0, -1
-
-
-def _run(data: bytes, at: int, length: int, look: int) -> tuple[int, int]:
-    """How many packets with the same two header bytes follow each other from `at`, at least 1; and the next look.
-
-    The look ahead grows only while it is all of one run, so its cost stays in proportion to what it finds.
-    """
-    period = 2 + data[at + 1]
-    most = min(look, (length - at) // period, (len(data) - at - 2) // period + 1)
-    window = np.frombuffer(data, np.uint8, offset=at, count=(most - 1) * period + 2)
-    odd = np.flatnonzero((window[::period] != data[at]) | (window[1::period] != data[at + 1]))
-    if len(odd):
-        return max(int(odd[0]), 1), _LOOK
-    return max(most, 1), min(look * 4, 1 << 16)
 
 
 def walk(buffer: U8, offset: I64, length: I64, captured: I64) -> Walk:
     """Walk every payload from its first byte, as if a control packet began there."""
-    n = len(offset)
     parts = [
-        _walk_chunk(buffer, offset[a:b], length[a:b], captured[a:b], a)
+        _Chunk(buffer, offset[a:b], length[a:b], captured[a:b]).walk(a)
         for a, b in _chunks(captured)
     ]
-    if not parts:
-        parts = [_walk_chunk(buffer, offset, length, captured, 0)]
     if len(parts) == 1:
         return parts[0]
-    assert sum(len(p.stop) for p in parts) == n
     return Walk(*(np.concatenate([getattr(p, name) for p in parts]) for name in Walk.__slots__))
 
 
 def _chunks(captured: I64) -> list[tuple[int, int]]:
-    """Ranges of payloads of about `_CHUNK_BYTES` captured bytes each."""
-    if not len(captured):
-        return []
+    """Ranges of payloads of about `_CHUNK_BYTES` captured bytes each; at least one, maybe empty."""
     total = np.cumsum(captured)
-    cuts = np.searchsorted(total, np.arange(_CHUNK_BYTES, int(total[-1]), _CHUNK_BYTES)) + 1
-    edges = np.unique(np.concatenate(([0], cuts, [len(captured)])))
-    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    cuts = np.arange(_CHUNK_BYTES, int(total[-1]) if len(total) else 0, _CHUNK_BYTES)
+    inner = (np.searchsorted(total, cuts) + 1).tolist()
+    edges = sorted({0, *inner, len(captured)})
+    return list(pairwise(edges)) if len(captured) else [(0, 0)]
 
 
-class _Found:
-    """Entries as they are found: a list of column tuples, joined at the end."""
+@dataclass(slots=True)
+class _Active:
+    """Payloads with a header still to be read."""
 
-    def __init__(self, n: int) -> None:
-        self.stop = np.zeros(n, np.uint8)
-        self.end = np.zeros(n, np.int64)
-        self.packets = np.zeros(n, np.int64)
-        self.columns: list[tuple[I64, I64, U8, I32, I32, I64, BoolArray]] = []
+    payload: I64
+    pos: I64
+    """Where that header is."""
+    limit: I64
+    """Where the payload ends."""
+    edge: I64
+    """Where what was captured of it ends."""
+    steps: I64
+    """Rounds that it may take part in."""
+    in_run: BoolArray
+    """The header before was of two bytes."""
 
-    def add(self, payload: I64, pos: I64, first: U8, remaining: I32, size: I32) -> None:
-        m = len(payload)
-        self.columns.append(
-            (payload, pos, first, remaining, size, np.ones(m, np.int64), np.zeros(m, bool))
+    def keep(self, rows: BoolArray) -> None:
+        """Only these go on."""
+        for name in _Active.__slots__:
+            setattr(self, name, getattr(self, name)[rows])
+
+
+class _Chunk:
+    """The walk of some payloads."""
+
+    def __init__(self, buffer: U8, offset: I64, length: I64, captured: I64) -> None:
+        n = len(offset)
+        self.buffer = buffer
+        self.offset = offset
+        self.length = length
+        self.captured = captured
+        self.stop: U8 = np.zeros(n, np.uint8)
+        self.end: I64 = length.astype(np.int64)
+        self.columns: list[tuple[NDArray[Any], ...]] = []
+        self.room = 64 + length // 48
+        self.together: NDArray[np.int32] | None = None
+        """(n * 256,) packets past a payload's room, by payload and first byte; there once they are needed."""
+
+    def walk(self, base: int) -> Walk:
+        start = self.offset.astype(np.int64)
+        active = _Active(
+            payload=np.arange(len(start)),
+            pos=start,
+            limit=start + self.length,
+            edge=start + self.captured,
+            steps=16 + self.length // 4,
+            in_run=np.zeros(len(start), bool),
         )
+        k = 0
+        while len(active.payload) > _FEW:
+            k += 1
+            self._round(active, k)
+        for row in zip(active.payload.tolist(), active.pos.tolist(), strict=True):
+            self._finish(*row)
+        return self._join(base)
 
-    def add_counted(self, payload: I64, pos: I64, first: U8, count: I64) -> None:
-        """Two-byte packets, `count` together."""
-        m = len(payload)
-        empty = np.zeros(m, np.int32)
-        self.columns.append((payload, pos, first, empty, empty + 2, count, np.zeros(m, bool)))
+    def _add(self, payload: I64, pos: I64, header: tuple[U8, I32, I32], count: I64) -> None:
+        self.columns.append((payload, pos, *header, count, np.zeros(len(payload), bool)))
 
-    def add_entries(self, payload: int, start: int, entries: list[Entry]) -> None:
-        if not entries:
+    def _add_within_room(
+        self, payload: I64, pos: I64, header: tuple[U8, I32, I32], count: I64, k: int
+    ) -> None:
+        """Entries of their own for payloads that have not had theirs after `k` rounds; others are counted together.
+
+        A payload stands in here at most once. The first packet counted together gets the entry, count 0 for now.
+        """
+        if k <= _LEAST_ROOM or not (over := k > self.room[payload]).any():
+            self._add(payload, pos, header, count)
             return
-        at, first, remaining, size, count, extrapolated = zip(*entries, strict=True)
-        self.columns.append(
-            (
-                np.full(len(at), payload, np.int64),
-                np.array(at, np.int64) + start,
-                np.array(first, np.uint8),
-                np.array(remaining, np.int32),
-                np.array(size, np.int32),
-                np.array(count, np.int64),
-                np.array(extrapolated, bool),
-            )
-        )
+        if self.together is None:
+            self.together = np.zeros(len(self.offset) << 8, np.int32)
+        key = payload << 8 | header[0]
+        over_key = key[over]
+        before = self.together[over_key]
+        self.together[over_key] = before + count[over]
+        new = ~over
+        new[over] = before == 0
+        count = np.where(over, 0, count)[new]
+        first, remaining, size = header
+        self._add(payload[new], pos[new], (first[new], remaining[new], size[new]), count)
 
-
-def _walk_chunk(buffer: U8, offset: I64, length: I64, captured: I64, base: int) -> Walk:
-    n = len(offset)
-    found = _Found(n)
-    payload = np.arange(n)
-    pos = offset.astype(np.int64)
-    limit = pos + length
-    edge = pos + captured
-    steps = 16 + length // 4
-    was_empty = np.zeros(
-        n, np.uint8
-    )  # how many two-byte packets came just before; 2: a full window
-    empty_payload = pos >= limit
-    if empty_payload.any():
-        keep = ~empty_payload
-        payload, pos, limit, edge, steps = (c[keep] for c in (payload, pos, limit, edge, steps))
-        was_empty = was_empty[keep]
-    k = 0
-    while len(payload) > _FEW:
-        k += 1
-        first, remaining, size = read_headers(buffer, pos)
-        following = pos + size + remaining
-        whole = (size > 0) & (pos + size <= edge) & (following <= limit)
-        whole &= plausible(first, remaining) & (k <= steps)
+    def _round(self, active: _Active, k: int) -> None:
+        """Read one header of each payload that is active; move on to the next."""
+        first, remaining, size = read_headers(self.buffer, active.pos)
+        after = active.pos + size
+        following = after + remaining
+        whole = (after <= active.edge) & (following <= active.limit) & (k <= active.steps)
+        whole &= plausible(first, remaining)
+        whole &= size > 0
         if not whole.all():
-            bad = np.flatnonzero(~whole)
-            _stop(
-                found,
-                payload[bad],
-                pos[bad] - offset[payload[bad]],
-                limit[bad] - pos[bad],
-                edge[bad] - pos[bad],
-                (first[bad], remaining[bad], size[bad]),
-                k > steps[bad],
-                offset,
+            self._end_walks(active, ~whole, (first, remaining, size), k)
+            active.keep(whole)
+            first, remaining, size, following = (
+                c[whole] for c in (first, remaining, size, following)
             )
-            payload, pos, limit, edge, steps, was_empty, first, remaining, size, following = (
-                c[whole]
-                for c in (
-                    payload, pos, limit, edge, steps, was_empty, first, remaining, size, following
-                )
-            )  # fmt: skip
-        found.add(payload, pos, first, remaining, size)
-        pos = following
+        single = np.ones(len(first), np.int64)
+        self._add_within_room(active.payload, active.pos, (first, remaining, size), single, k)
+        active.pos = following
         empty = remaining == 0
-        runs = np.flatnonzero(empty & (was_empty > 0) & (pos + _WINDOWS[0] // 4 <= limit))
-        was_empty = empty.astype(np.uint8)
+        runs = np.flatnonzero(empty & active.in_run)
+        active.in_run = empty
         if len(runs):
-            _take_runs(buffer, found, runs, (payload, pos, limit, edge, steps, was_empty))
-        active = pos < limit
-        if not active.all():
-            done = payload[~active]
-            found.stop[done] = Stop.LANDED
-            found.end[done] = length[done]
-            payload, pos, limit, edge, steps, was_empty = (
-                c[active] for c in (payload, pos, limit, edge, steps, was_empty)
+            self._take_runs(active, runs, k)
+        going = active.pos < active.limit
+        if not going.all():
+            active.keep(
+                going
+            )  # the others landed: what a payload's stop and end are from the outset
+
+    def _end_walks(
+        self, active: _Active, rows: BoolArray, header: tuple[U8, I32, I32], k: int
+    ) -> None:
+        """Say why these payloads' walks end here."""
+        first, remaining, size = (c[rows] for c in header)
+        payload, pos = active.payload[rows], active.pos[rows]
+        left, seen = active.limit[rows] - pos, active.edge[rows] - pos
+        possible = plausible(first, remaining)
+        spent = (k > active.steps[rows]) & possible & (size + remaining <= left)
+        stop = np.full(len(payload), Stop.CUT, np.uint8)
+        stop[~possible] = Stop.IMPLAUSIBLE
+        stop[spent] = Stop.BUDGET
+        stop[size == 0] = Stop.MALFORMED
+        short = np.where(size > 0, size, 5) > seen
+        stop[short] = np.where(seen < left, Stop.LOST, Stop.CUT)[short]
+        self.stop[payload] = stop
+        self.end[payload] = pos - self.offset[payload]
+        rest = stop == Stop.BUDGET
+        if rest.any():
+            # `_join` fills the count in, from the packets and bytes before.
+            header = (first[rest], remaining[rest], size[rest])
+            none = np.zeros(int(np.count_nonzero(rest)), np.int64)
+            self.columns.append((payload[rest], pos[rest], *header, none, none == 0))
+
+    def _finish(self, payload: int, pos: int) -> None:
+        """Walk the rest of one payload in a plain loop."""
+        start = int(self.offset[payload])
+        data = self.buffer[pos : max(start + int(self.captured[payload]), pos)].tobytes()
+        entries, stop, end = scan(data, 0, start + int(self.length[payload]) - pos, trusting=False)
+        self.stop[payload] = stop
+        self.end[payload] = pos - start + end
+        if entries:
+            table = np.array(entries, np.int64)
+            self.columns.append(
+                (
+                    np.full(len(entries), payload),
+                    table[:, 0] + pos,
+                    table[:, 1].astype(np.uint8),
+                    table[:, 2].astype(np.int32),
+                    table[:, 3].astype(np.int32),
+                    table[:, 4],
+                    table[:, 5].astype(bool),
+                )
             )
-    for i, p, left in zip(payload.tolist(), pos.tolist(), (limit - pos).tolist(), strict=True):
-        data = (
-            buffer[p : int(offset[i] + captured[i])].tobytes()
-            if offset[i] + captured[i] > p
-            else b""
-        )
-        entries, stop, end = scan(data, 0, left, trusting=False)
-        found.add_entries(i, p, entries)
-        found.stop[i] = stop
-        found.end[i] = p - offset[i] + end
-    return _join(found, length, base)
 
+    def _take_runs(self, active: _Active, runs: I64, k: int) -> None:
+        """Where two two-byte packets stood, take all that follow in windows."""
+        for width in _WINDOWS:
+            block = max(_WINDOW_BLOCK_BYTES // width, 1)
+            full = [
+                self._window(active, runs[a : a + block], width, k)
+                for a in range(0, len(runs), block)
+            ]
+            going = np.concatenate(full)
+            active.steps[runs[~going]] -= width // _WINDOW_STEP_BYTES
+            runs = runs[going]
+            if not len(runs):
+                return
 
-def _stop(
-    found: _Found,
-    payload: I64,
-    at: I64,
-    left: I64,
-    seen: I64,
-    header: tuple[U8, I32, I32],
-    spent: BoolArray,
-    offset: I64,
-) -> None:
-    """Say why these payloads' walks end `at`; `left` bytes remain, `seen` of them captured."""
-    first, remaining, size = header
-    cut_header = np.where(size > 0, size, 5) > seen
-    # A malformed length is one only where all its five bytes are there.
-    stop = np.where(size == 0, Stop.MALFORMED, Stop.CUT)
-    stop = np.where((size > 0) & ~plausible(first, remaining), Stop.IMPLAUSIBLE, stop)
-    budget = spent & (size > 0) & (size + remaining <= left) & plausible(first, remaining)
-    stop = np.where(budget, Stop.BUDGET, stop)
-    stop = np.where(cut_header, np.where(seen < left, Stop.LOST, Stop.CUT), stop)
-    found.stop[payload] = stop
-    found.end[payload] = at
-    rest = np.flatnonzero(stop == Stop.BUDGET)
-    if len(rest):
-        # `_join` fills the count in, from the packets and bytes before.
-        found.columns.append(
-            (
-                payload[rest],
-                offset[payload[rest]] + at[rest],
-                first[rest],
-                remaining[rest],
-                size[rest],
-                np.zeros(len(rest), np.int64),
-                np.ones(len(rest), bool),
-            )
-        )
+    def _window(self, active: _Active, rows: I64, width: int, k: int) -> BoolArray:
+        """Take the two-byte packets in the next `width` bytes; True where the window was full of them."""
+        pos = active.pos[rows]
+        room = np.minimum(active.limit[rows], active.edge[rows]) - pos
+        room = np.clip(room, 0, width) // 2
+        pair = gather(self.buffer, pos, width).view("<u2")
+        # PINGREQ, PINGRESP, DISCONNECT or AUTH with flags 0 and nothing after: C0 00, D0 00, E0 00, F0 00.
+        length = _leading((pair & 0xFF0F == 0) & (pair >= 0xC0))
+        np.minimum(length, room, out=length)
+        same = np.minimum(_leading(pair == pair[:, :1]), length)
+        uniform = np.flatnonzero((same == length) & (length > 0))
+        payload = active.payload[rows]
+        self._add_empty(payload[uniform], pos[uniform], pair[uniform, 0], length[uniform], k)
+        mixed = np.flatnonzero(same < length)
+        if len(mixed):
+            part = pair[mixed]
+            part[np.arange(width // 2) >= length[mixed, None]] = 0
+            for value in (0xC0, 0xD0, 0xE0, 0xF0):
+                hits = part == value
+                count = np.count_nonzero(hits, axis=1)
+                has = np.flatnonzero(count)
+                at = pos[mixed[has]] + 2 * hits[has].argmax(axis=1)
+                self._add_empty(payload[mixed[has]], at, np.full(len(has), value), count[has], k)
+        active.pos[rows] = pos + 2 * length
+        full: BoolArray = length == width // 2
+        return full
 
+    def _add_empty(self, payload: I64, pos: I64, first: NDArray[Any], count: I64, k: int) -> None:
+        """Two-byte packets, `count` together."""
+        none = np.zeros(len(payload), np.int32)
+        header = (first.astype(np.uint8), none, none + 2)
+        self._add_within_room(payload, pos, header, count.astype(np.int64), k)
 
-def _take_runs(
-    buffer: U8, found: _Found, runs: I64, state: tuple[I64, I64, I64, I64, I64, U8]
-) -> None:
-    """Where two two-byte packets stood, take all that follow in a window; moves `pos` on in place."""
-    payload, pos, limit, edge, steps, was_empty = state
-    steps[runs] -= 1
-    for width in _WINDOWS:
-        block = max(_CHUNK_BYTES // 4 // width, 1)
-        going = [
-            _window(buffer, found, runs[a : a + block], state, width)
-            for a in range(0, len(runs), block)
-        ]
-        full = np.concatenate(going)
-        steps[runs[~full]] -= width // _WINDOW_STEP_BYTES
-        runs = runs[full]
-        if not len(runs):
-            return
-    # Still all of one run: the next round reads one header, then looks again.
-    was_empty[runs] = 1
-    del payload, limit, edge
-
-
-def _window(
-    buffer: U8,
-    found: _Found,
-    rows: I64,
-    state: tuple[I64, I64, I64, I64, I64, U8],
-    width: int,
-) -> BoolArray:
-    """Take the two-byte packets in the next `width` bytes of `rows`; True where the window was full of them."""
-    payload, pos, limit, edge, _, _ = state
-    room = np.minimum(np.minimum(limit[rows], edge[rows]) - pos[rows], width) // 2
-    pair = gather(buffer, pos[rows], width).view("<u2")
-    # PINGREQ, PINGRESP, DISCONNECT or AUTH with flags 0 and nothing after: C0 00, D0 00, E0 00, F0 00.
-    good = (pair & 0xFF0F == 0) & (pair >= 0xC0)
-    length = _leading(good)
-    np.minimum(length, room, out=length)
-    same = np.minimum(_leading(pair == pair[:, :1]), length)
-    uniform = np.flatnonzero((same == length) & (length > 0))
-    found.add_counted(
-        payload[rows[uniform]],
-        pos[rows[uniform]],
-        pair[uniform, 0].astype(np.uint8),
-        length[uniform],
-    )
-    mixed = np.flatnonzero(same < length)
-    if len(mixed):
-        part = pair[mixed]
-        part[np.arange(width // 2) >= length[mixed, None]] = 0
-        for value in (0xC0, 0xD0, 0xE0, 0xF0):
-            hits = part == value
-            count = np.count_nonzero(hits, axis=1)
-            has = np.flatnonzero(count)
-            where = pos[rows[mixed[has]]] + 2 * hits[has].argmax(axis=1)
-            found.add_counted(
-                payload[rows[mixed[has]]], where, np.full(len(has), value, np.uint8), count[has]
-            )
-    pos[rows] += 2 * length
-    full: BoolArray = (length == room) & (room == width // 2)
-    return full
+    def _join(self, base: int) -> Walk:
+        """All entries, and the counts that had to wait for the end of the walk."""
+        if not self.columns:
+            none = np.zeros(0, np.int64)
+            small = np.zeros(0, np.int32)
+            self._add(none, none, (none.astype(np.uint8), small, small), none)
+        columns = [np.concatenate(c) for c in zip(*self.columns, strict=True)]
+        payload, _, first, _, _, count, extrapolated = columns
+        if self.together is not None:
+            waiting = np.flatnonzero((count == 0) & ~extrapolated)
+            count[waiting] = self.together[payload[waiting] << 8 | first[waiting]]
+        n = len(self.offset)
+        packets = np.bincount(payload, weights=count, minlength=n).astype(np.int64)
+        guess = np.flatnonzero(extrapolated & (count == 0))
+        if len(guess):
+            which = payload[guess]
+            rest = (self.length - self.end)[which]
+            count[guess] = np.maximum(rest * packets[which] // np.maximum(self.end[which], 1), 1)
+            packets[which] += count[guess]
+        columns[0] = payload + base
+        return Walk(self.stop, self.end, packets, *columns)
 
 
 def _leading(good: BoolArray) -> I64:
     """How many True each row begins with; (n,)."""
-    first_bad = good.argmin(axis=1)
-    first_bad[good[:, 0] & (first_bad == 0)] = good.shape[1]
-    return first_bad
-
-
-def _join(found: _Found, length: I64, base: int) -> Walk:
-    """Entries by payload and position, with those past a payload's share counted together."""
-    n = len(length)
-    if not found.columns:
-        none = np.zeros(0, np.int64)
-        return Walk(found.stop, found.end, found.packets, none, none, np.zeros(0, np.uint8),
-                    np.zeros(0, np.int32), np.zeros(0, np.int32), none, np.zeros(0, bool))  # fmt: skip
-    columns = [np.concatenate(c) for c in zip(*found.columns, strict=True)]
-    payload, pos, first, remaining, size, count, extrapolated = columns
-    entries = np.bincount(payload, minlength=n)
-    found.packets[:] = np.bincount(payload, weights=count, minlength=n).astype(np.int64)
-    guess = np.flatnonzero(extrapolated & (count == 0))
-    if len(guess):
-        which = payload[guess]
-        rest = (length - found.end)[which]
-        count[guess] = np.maximum(rest * found.packets[which] // np.maximum(found.end[which], 1), 1)
-    order = _order(payload)
-    if int(entries.max(initial=0)) > 64:
-        start = np.cumsum(entries) - entries
-        rank = np.arange(len(order)) - start[payload[order]]
-        over = rank >= (64 + length // 48)[payload[order]]
-        if over.any():
-            order, count = _together(order, over, payload, first, count, extrapolated)
-    payload, pos, first, remaining, size, count, extrapolated = (
-        c[order] for c in (payload, pos, first, remaining, size, count, extrapolated)
-    )
-    return Walk(
-        found.stop, found.end, found.packets, payload + base, pos, first, remaining, size, count,
-        extrapolated,
-    )  # fmt: skip
-
-
-def _order(payload: I64) -> I64:
-    """The stable order by payload: its number above the row's, sorted as one integer."""
-    bits = max(len(payload) - 1, 1).bit_length()
-    packed = payload << bits
-    packed |= np.arange(len(payload))
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
-
-
-def _together(
-    order: I64, over: BoolArray, payload: I64, first: U8, count: I64, extrapolated: BoolArray
-) -> tuple[I64, I64]:
-    """Leave one entry per payload and first byte of those that are `over`; it carries their counts."""
-    excess = order[over]
-    key = payload[excess] << 9 | first[excess].astype(np.int64) << 1 | extrapolated[excess]
-    _, index, inverse = np.unique(key, return_index=True, return_inverse=True)
-    total = np.bincount(inverse, weights=count[excess]).astype(np.int64)
-    kept = excess[index]
-    count = count.copy()
-    count[kept] = total
-    order = np.concatenate((order[~over], kept))
-    return order[_order(payload[order])], count
+    count: I64 = good.argmin(axis=1)
+    count[good[:, 0] & (count == 0)] = good.shape[1]
+    return count

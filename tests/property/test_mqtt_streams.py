@@ -12,7 +12,9 @@ TEXT = st.one_of(
     st.text("abcz/019", min_size=0, max_size=30),
     st.text(min_size=0, max_size=12).map(lambda t: t.encode("utf-8", "replace")),
     st.binary(max_size=12),
-    st.sampled_from(["a/+", "#", "ward/1/bed/10/vitals/heart/rate/of/the/patient/in/the/second/bed"]),
+    st.sampled_from(
+        ["a/+", "#", "ward/1/bed/10/vitals/heart/rate/of/the/patient/in/the/second/bed"]
+    ),
 )
 IDS = st.sampled_from([0, 1, 7, 65535])
 
@@ -38,7 +40,9 @@ def upward(level):
 
 def downward(level):
     return st.one_of(
-        st.builds(mq.publish, TEXT, st.binary(max_size=300), qos=st.integers(0, 2), level=st.just(level)),
+        st.builds(
+            mq.publish, TEXT, st.binary(max_size=300), qos=st.integers(0, 2), level=st.just(level)
+        ),
         st.just(mq.PINGRESP),
         st.builds(mq.suback, st.sampled_from([0, 1, 0x80]), packet_id=IDS, level=st.just(level)),
         st.builds(mq.unsuback, level=st.just(level)),
@@ -100,7 +104,10 @@ def compare(rows, level, up, down):
 
 
 QUICK = settings(
-    max_examples=120, deadline=None, phases=(Phase.explicit, Phase.generate), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=120,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -140,7 +147,11 @@ def test_reordering_within_a_batch_changes_nothing(talk, data):
 def compare_types(rows, level, up, down):
     """Reordering may put a packet before the CONNECT that tells its level: types and lengths are compared."""
     for way, data in ((True, up), (False, down)):
-        got = [(r["packet_type"], r["flags"], r["remaining_len"]) for r in rows if r["to_server"] is way]
+        got = [
+            (r["packet_type"], r["flags"], r["remaining_len"])
+            for r in rows
+            if r["to_server"] is way
+        ]
         want = [
             (r["packet_type"], r["flags"], r["remaining_len"])
             for r in expected(level, data, to_server=way)
@@ -150,7 +161,12 @@ def compare_types(rows, level, up, down):
 
 
 @QUICK
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**32 - 1), st.binary(max_size=80)), max_size=30), st.data())
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 2**32 - 1), st.binary(max_size=80)), max_size=30
+    ),
+    st.data(),
+)
 def test_any_bytes_at_any_numbers_are_survived(pieces, data):
     segments = [
         mq.Segment(way, seq, payload, data.draw(st.sampled_from([24, 2, 18, 17, 4])),

@@ -55,7 +55,15 @@ def connack(code=0, *, level=4, session=0) -> bytes:
 
 
 def publish(
-    topic="ward/1/spo2", payload=b"98", *, qos=0, dup=0, retain=0, packet_id=7, level=4, properties=b""
+    topic="ward/1/spo2",
+    payload=b"98",
+    *,
+    qos=0,
+    dup=0,
+    retain=0,
+    packet_id=7,
+    level=4,
+    properties=b"",
 ) -> bytes:
     body = string(topic) + (struct.pack(">H", packet_id) if qos else b"")
     if level == 5:
@@ -130,7 +138,7 @@ class Talk:
     def __post_init__(self):
         self.next = {True: self.client_isn, False: self.server_isn}
 
-    def add(self, to_server: bool, payload: bytes = b"", flags=PSH | ACK, captured=None) -> Segment:
+    def add(self, to_server, payload=b"", flags=PSH | ACK, captured=None) -> Segment:
         segment = Segment(
             to_server,
             self.next[to_server],
@@ -197,8 +205,7 @@ def decode(streams, segments: list[Segment], *, batch: int | None = None) -> lis
     out = []
     for start in range(0, len(segments), size):
         table = streams.decode(**columns(segments[start : start + size]))
-        for line in as_rows(table):
-            out.append({**line, "row": line["row"] + start})
+        out += [{**line, "row": line["row"] + start} for line in as_rows(table)]
     return out
 
 

@@ -61,11 +61,10 @@ class Reference:
         fields: dict = {}
         if kind == T.CONNECT:
             fields, inner = _connect(body)
-            if self.to_server:
-                self.level = fields.pop("flow_level")
+            flow_level = fields.pop("flow_level")
+            if self.to_server and (flow_level or self.first):
+                self.level = flow_level
                 self.connected = True
-            else:
-                fields.pop("flow_level")
             level = fields["level"]
         else:
             if self.first and self.to_server:
@@ -113,7 +112,7 @@ def _wrong_flags(kind: int, flags: int, level: int) -> bool:
     return strict and kind != 0 and flags != 0
 
 
-def _connect(body: bytes) -> tuple[dict, list[V]]:
+def _connect(body: bytes) -> tuple[dict, list[V]]:  # noqa: C901 - the specification, in its order
     fields = {"level": 0, "flow_level": 0}
     if len(body) < 2:
         return fields, [V.BODY_LENGTH]
@@ -161,7 +160,9 @@ def _wild(text: bytes) -> bool:
     return b"+" in text or b"#" in text
 
 
-def _body(kind: int, flags: int, body: bytes, level: int) -> tuple[dict, list[V]]:
+def _body(  # noqa: C901, PLR0912 - a branch a type
+    kind: int, flags: int, body: bytes, level: int
+) -> tuple[dict, list[V]]:
     old = 0 < level < 5
     if kind == T.PUBLISH:
         return _publish(flags, body, level)
@@ -239,7 +240,7 @@ def _publish(flags: int, body: bytes, level: int) -> tuple[dict, list[V]]:
     return {"topic_len": size}, found
 
 
-def _subscribe(kind: int, body: bytes, level: int) -> tuple[dict, list[V]]:
+def _subscribe(kind: int, body: bytes, level: int) -> tuple[dict, list[V]]:  # noqa: C901 - the specification, in its order
     fields: dict = {}
     if len(body) < 2:
         return fields, [V.BODY_LENGTH]

@@ -1,0 +1,162 @@
+"""The control packets of one TCP payload, one after the other, in a plain loop.
+
+For the few payloads that numpy's rounds do not pay for, and for those that begin in the middle of a packet. Runs of
+packets with equal headers are taken in strided looks, so the cost of a payload is bounded by its length: at most
+`max_headers` headers are walked one by one, at most `max_entries` packets become entries of their own, further
+ones are counted together by first byte (the remaining length and body of the first stand for them), and what
+lies past the last header walked is estimated and marked.
+
+It never judges a packet. In: the captured bytes of a payload, its length on the wire, where to begin.
+Out: entries, and why and where the walk ended. Raises: nothing. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.decode.mqtt_header import LEAST_BODY_LIST, MOST_BODY_LIST
+
+_LOOK = 64
+"""Packets looked ahead at first when a run of equal headers is found."""
+_LOOK_MAX = 1 << 16
+_LOOK_STEP = 32
+"""Packets of a run that cost as much as walking one header."""
+
+
+class Stop(IntEnum):
+    """Why a walk ended."""
+
+    LANDED = 0  # exactly at the payload's end
+    CUT = 1  # a packet begins there and goes on past the payload's end
+    IMPLAUSIBLE = 2  # what stands there cannot be a header
+    LOST = 3  # the next header lies in bytes that were not captured
+    MALFORMED = 4  # a fifth length byte
+    BUDGET = 5  # too many headers; the rest is estimated
+
+
+class Entry(NamedTuple):
+    """`packets` control packets with the same first byte; the first stands `at` bytes into the payload."""
+
+    at: int
+    first: int
+    remaining: int
+    size: int
+    packets: int
+    extrapolated: bool
+
+
+def max_headers(length: int) -> int:
+    """Headers walked in a payload of this length: but for runs of two bytes, a packet has four or more."""
+    return 16 + length // 4
+
+
+def max_entries(length: int) -> int:
+    """Entries of their own in a payload of this length; real segments of 32 kB with 1,580 PUBLISH stay exact."""
+    return 64 + length // 48
+
+
+def header_at(data: bytes, at: int) -> tuple[int, int, int]:
+    """First byte, remaining length, header size at `at`; size 0: the data ends inside it, -1: a fifth length byte."""
+    n = len(data)
+    if at + 2 > n:
+        return 0, 0, 0
+    first = data[at]
+    value = data[at + 1]
+    if value < 128:
+        return first, value, 2
+    value &= 127
+    for k in (2, 3, 4):
+        if at + k >= n:
+            return first, 0, 0
+        byte = data[at + k]
+        value |= (byte & 127) << 7 * (k - 1)
+        if byte < 128:
+            return first, value, k + 1
+    return first, 0, -1
+
+
+@dataclass(slots=True)
+class _Entries:
+    """Entries found so far; past `room`, packets are counted together by first byte."""
+
+    room: int
+    entries: list[Entry] = field(default_factory=list)
+    together: dict[int, Entry] = field(default_factory=dict)
+    packets: int = 0
+
+    def add(self, at: int, first: int, remaining: int, size: int, count: int) -> None:
+        self.packets += count
+        left = self.room - len(self.entries)
+        if left > 0 and (count == 1 or remaining == 0):
+            self.entries.append(Entry(at, first, remaining, size, count, False))
+            return
+        period = size + remaining
+        own = max(min(count, left), 0)
+        self.entries.extend(
+            Entry(at + k * period, first, remaining, size, 1, False) for k in range(own)
+        )
+        if count > own:
+            known = self.together.get(first)
+            if known is None:
+                known = Entry(at + own * period, first, remaining, size, 0, False)
+            self.together[first] = known._replace(packets=known.packets + count - own)
+
+    def all(self) -> list[Entry]:
+        """In the order of their first packets."""
+        return sorted([*self.entries, *self.together.values()]) if self.together else self.entries
+
+
+def scan(data: bytes, at: int, length: int, *, trusting: bool) -> tuple[list[Entry], Stop, int]:
+    """Walk a payload of `length` bytes, of which `data` was captured, from `at`: entries, why and where it ended.
+
+    `trusting` goes on past headers that are against the protocol but still say their length: right for a flow
+    that is in step.
+    """
+    found = _Entries(max_entries(length - at))
+    headers = max_headers(length - at)
+    begin, look = at, _LOOK
+    previous = (-1, -1)
+    stop = Stop.LANDED
+    while at < length:
+        first, remaining, size = header_at(data, at)
+        if size <= 0:
+            whole = Stop.CUT if len(data) == length else Stop.LOST
+            stop = Stop.MALFORMED if size < 0 else whole
+            break
+        if not trusting and not LEAST_BODY_LIST[first] <= remaining <= MOST_BODY_LIST[first]:
+            stop = Stop.IMPLAUSIBLE
+            break
+        if at + size + remaining > length:
+            stop = Stop.CUT
+            break
+        headers -= 1
+        if headers < 0:
+            guess = max((length - at) * found.packets // max(at - begin, 1), 1)
+            return [*found.all(), Entry(at, first, remaining, size, guess, True)], Stop.BUDGET, at
+        count = 1
+        if size == 2 and (first, remaining) == previous:
+            count, look = _run(data, at, length, look)
+            headers -= count // _LOOK_STEP
+        previous = (first, remaining)
+        found.add(at, first, remaining, size, count)
+        at += count * (size + remaining)
+    return found.all(), stop, at
+
+
+def _run(data: bytes, at: int, length: int, look: int) -> tuple[int, int]:
+    """How many packets with the same two header bytes follow each other from `at`, at least 1; and the next look.
+
+    The look ahead grows only while it is all of one run, so its cost stays in proportion to what it finds.
+    """
+    period = 2 + data[at + 1]
+    most = min(look, (length - at) // period, (len(data) - at - 2) // period + 1)
+    window = np.frombuffer(data, np.uint8, offset=at, count=(most - 1) * period + 2)
+    other = (window[::period] != data[at]) | (window[1::period] != data[at + 1])
+    odd = np.flatnonzero(other)
+    if len(odd):
+        return max(int(odd[0]), 1), _LOOK
+    return max(most, 1), min(look * 4, _LOOK_MAX)
