@@ -136,7 +136,7 @@ def test_low_confidence_lowers_it_until_a_surer_row_comes():
     policy = new_policy(confidence_p30={"rules": 0.8})
     alerts = feed(policy, [verdict(0, score=0.7)], [verdict(1, score=0.81)])
     assert said(alerts) == [
-        ("create", "tcp_syn_flood", "low"),
+        ("create", "tcp_syn_flood", "medium"),
         ("update", "tcp_syn_flood", "high"),
     ]
 
@@ -246,7 +246,7 @@ def test_a_rules_kind_takes_over_what_the_model_called_otherwise():
     alerts = feed(policy, [model(0, "tcp_flood")], [verdict(1, "tcp_syn_flood")])
     assert said(alerts) == [
         ("create", "tcp_flood", "low"),
-        ("close", "tcp_flood", "medium"),
+        ("close", "tcp_flood", "low"),
         ("create", "tcp_syn_flood", "high"),
     ]
     assert alerts[1].extra["closed_by"] == "renamed"
