@@ -32,6 +32,8 @@ STEADY_S = 30.0
 """A connection that held this long ends the doubling."""
 HEALTH_S = (57.0, 63.0)
 """Every 60 s with jitter, so that a hospital's gateways do not speak at once."""
+FIRST_HEALTH_S = (2.0, 8.0)
+"""Soon after a connect: whoever watches wants to know that the sensor sees."""
 DRAIN_S = 3.0
 """What a clean stop may take to send what waits; the rest stays in the spool."""
 
@@ -211,7 +213,7 @@ class Publisher:
     def _greet(self) -> None:
         if self._voice is not None:
             self._say(self._status(self._voice.birth(self._connect_seq)))
-            self._health_at_s = time.monotonic() + self._rng.uniform(1.0, HEALTH_S[0])
+            self._health_at_s = time.monotonic() + self._rng.uniform(*FIRST_HEALTH_S)
 
     def _speak(self) -> None:
         """`open` when it changed, `health` when it is due."""
