@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, "-V", "--version", prog_name="wardwatch")
 def cli() -> None:
-    r"""Wardwatch listens to a ward's network and forwards alerts, and only alerts.
+    """Wardwatch listens to a ward's network and forwards alerts, and only alerts.
 
     \b
     wardwatch replay ward.pcap                   what is in a capture
@@ -63,7 +63,7 @@ def cli() -> None:
 )
 @click.option("--no-model", is_flag=True, help="Rules only.")
 def run(config_file: Path, *, check: bool, no_model: bool) -> None:
-    r"""Watch live traffic and publish findings, until SIGTERM or Ctrl-C.
+    """Watch live traffic and publish findings, until SIGTERM or Ctrl-C.
 
     Needs CAP_NET_RAW and nothing else. Without a broker in the settings findings are printed, kept in
     the spool, and forwarded once a broker is configured. Logs go to stderr.
@@ -113,7 +113,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
     config_file: Path | None,
     raw_addresses: bool,
 ) -> int:
-    r"""Find attacks in capture files: pcap, pcapng, or gzip of either.
+    """Find attacks in capture files: pcap, pcapng, or gzip of either.
 
     Each file is a run of its own. A file that was cut is read as far as it is whole, with a warning;
     one that cannot be read at all is named, the others are read, and the exit status is 1.
@@ -173,7 +173,7 @@ def alerts(  # noqa: PLR0913 -- one parameter an option
     count: int | None,
     for_s: float | None,
 ) -> None:
-    r"""Show findings as they arrive at the broker: the security team's view.
+    """Show findings as they arrive at the broker: the security team's view.
 
     What came while it was not running is shown first (the broker keeps it for 7 days). Events that are
     missing from a gateway's numbering are reported on stderr.
