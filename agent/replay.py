@@ -172,10 +172,7 @@ def _merged(parts: list[FrameBatch]) -> Iterator[FrameBatch]:
         yield _joined(parts)
     else:
         # Frame by frame in time; a run is what one part gives before another's turn comes.
-        keyed = (
-            ((int(t), i, j) for j, t in enumerate(np.maximum.accumulate(part.ts_ns)))
-            for i, part in enumerate(parts)
-        )
+        keyed = [_keys(i, part) for i, part in enumerate(parts)]
         run: tuple[int, int, int] | None = None  # part, first row, one past its last
         for _, i, j in heapq.merge(*keyed):
             if run is not None and run[0] == i:
@@ -186,6 +183,12 @@ def _merged(parts: list[FrameBatch]) -> Iterator[FrameBatch]:
             run = (i, j, j + 1)
         if run is not None:
             yield _rows(parts[run[0]], run[1], run[2])
+
+
+def _keys(i: int, part: FrameBatch) -> Iterator[tuple[int, int, int]]:
+    """(latest time so far, part, row) of each frame."""
+    for row, t in enumerate(np.maximum.accumulate(part.ts_ns).tolist()):
+        yield t, i, row
 
 
 def _joined(parts: list[FrameBatch]) -> FrameBatch:
