@@ -124,7 +124,8 @@ def make_epochs(
 
     landed = walked.stop == Stop.LANDED
     clean = np.logical_and.reduceat(landed & (new_epoch | (step == 0)), begin)
-    partly = (walked.stop == Stop.CUT) & (walked.packets >= CHAIN - 1)
+    partly = (walked.stop == Stop.CUT) | (walked.stop == Stop.BUDGET)
+    partly &= walked.packets >= CHAIN - 1
     usable = np.logical_or.reduceat(landed | groups.greets | partly, begin)
     fast = clean & ready
     slow = ~fast & (near | start | usable)
@@ -217,8 +218,9 @@ def follow_slow(
         return Results(followed)
     purse = Purse(_STEPS_PER_BATCH + _STEPS_PER_SEGMENT * len(groups.row))
 
-    def payload(segment: Segment) -> bytes:
-        return buffer[segment.offset : segment.offset + segment.captured].tobytes()
+    def payload(segment: Segment, begin: int, end: int) -> bytes:
+        end = min(end, segment.captured)
+        return buffer[segment.offset + begin : segment.offset + max(end, begin)].tobytes()
 
     size = (epochs.end - epochs.begin)[chosen]
     at = np.repeat(epochs.begin[chosen] - np.append(0, np.cumsum(size)[:-1]), size)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.decode.gather import gather
+from agent.decode.gather import gather, u16
 from agent.decode.mqtt_flows import CARRY_BYTES
 from agent.decode.mqtt_header import NAMES, REQUIRED_FLAGS_2
 from agent.decode.mqtt_text import any_of, bad_text, wildcards
@@ -179,7 +179,7 @@ class _Connects:
         self.rows = rows
         self.body, self.here = _body(packets, rows, 20)
         body, here = self.body, self.here
-        self.name_len = _word(body, np.zeros(len(rows), np.int64))
+        self.name_len = u16(body, 0).astype(np.int64)
         self.level = np.zeros(len(rows), np.uint8)
         self.right_name = np.zeros(len(rows), bool)
         self.right_level = np.zeros(len(rows), bool)
@@ -302,7 +302,7 @@ def _judge_headers(packets: Packets, fields: Fields, kind: U8, second: BoolArray
 def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
     step = packets.synchronised[rows]
     body, here = _body(packets, rows, _SHORT if step.any() else 8)
-    topic = _word(body, np.zeros(len(rows), np.int64))
+    topic = u16(body, 0).astype(np.int64)
     fields.topic_len[rows] = np.where(here >= 2, topic, -1)
     if not step.any():
         return

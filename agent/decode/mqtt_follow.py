@@ -16,7 +16,7 @@ Source: RFC 9293 3.4 (sequence numbers modulo 2^32).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent.decode.mqtt_flows import CARRY_BYTES
 from agent.decode.mqtt_header import LEAST_BODY_LIST, MOST_BODY_LIST
@@ -24,7 +24,7 @@ from agent.decode.mqtt_scan import Stop, header_at, scan
 from agent.records import MqttType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 CHAIN = 4
 """Plausible headers in a row, the last landing exactly at a segment's end, that put a stream back in step.
@@ -102,6 +102,14 @@ class Purse:
     """Segments that were not followed since nothing was left."""
 
 
+class Payload(Protocol):
+    """Captured bytes [begin, end) of a segment's payload; fewer where it ends before."""
+
+    def __call__(self, segment: Segment, begin: int, end: int) -> bytes:
+        """At most `end - begin` bytes."""
+        ...
+
+
 @dataclass(slots=True)
 class Followed:
     """What following found in a batch."""
@@ -162,7 +170,7 @@ _BODY_NEED: dict[int, int] = {
 def follow(
     stream: Stream,
     segments: Sequence[Segment],
-    payload: Callable[[Segment], bytes],
+    payload: Payload,
     found: Followed,
     purse: Purse,
 ) -> None:
@@ -198,10 +206,11 @@ def _lose(stream: Stream) -> None:
 def _enter(stream: Stream, segment: Segment, found: Followed) -> bool:
     """Whether a stream that is out of step may be read from the first byte of this segment."""
     landed = segment.stop == Stop.LANDED and segment.packets > 0
+    partly = segment.stop in {Stop.CUT, Stop.BUDGET} and segment.packets >= CHAIN - 1
     if segment.greets:
         found.resyncs += 1
         stream.synchronised = stream.fresh = True
-    elif not (landed or (segment.stop == Stop.CUT and segment.packets >= CHAIN - 1)):
+    elif not (landed or partly):
         return False
     stream.known = True
     stream.boundary = segment.seq
@@ -214,62 +223,85 @@ def _read(
     stream: Stream,
     segment: Segment,
     row: int,
-    payload: Callable[[Segment], bytes],
+    payload: Payload,
     found: Followed,
     purse: Purse,
 ) -> None:
     """Read on in a segment that holds the next byte needed."""
     at = signed(stream.boundary - segment.seq)
-    synchronised, start = stream.synchronised, stream.fresh
-    if at == 0 and segment.stop == Stop.LANDED:
-        found.whole.append(Whole(segment.number, row, synchronised, start, found.next_order()))
-        stream.fresh = False
-        _advance(stream, segment, segment.length, segment.packets)
-        return
-    data = payload(segment)
-    if at < 0:
-        at = _finish_carry(stream, segment, row, data, found)
-        if at < 0 or at >= segment.length:
-            return
-        start = False
-    entries, stop, end = scan(data, at, segment.length, trusting=synchronised)
-    purse.steps -= len(entries)
-    for entry in entries:
-        found.pieces.append(
-            Piece(segment.number, row, segment.offset + entry.at, entry.first, entry.remaining,
-                  entry.size, entry.packets, entry.extrapolated,
-                  min(len(data) - entry.at, entry.size + entry.remaining), synchronised, start,
-                  found.next_order())
-        )  # fmt: skip
-        start = stream.fresh = False
-    packets = sum(entry.packets for entry in entries)
+    synchronised = stream.synchronised
+    stop, end, packets = Stop(segment.stop), segment.end, segment.packets
+    if at == 0:
+        if packets:
+            order = found.next_order()
+            found.whole.append(Whole(segment.number, row, synchronised, stream.fresh, order))
+            stream.fresh = False
+        at = end
+    else:
+        if at < 0:
+            at = _finish_carry(stream, segment, row, payload, found)
+            if at < 0 or at >= segment.length:
+                return
+        stop, packets = Stop.IMPLAUSIBLE, 0  # nothing is known of what stands here
+    if stop == Stop.IMPLAUSIBLE and (synchronised or not packets):
+        stop, end, more = _scan_on(stream, segment, row, (payload, at), found, purse)
+        packets += more
     if stop == Stop.LANDED:
-        _advance(stream, segment, end, packets)
+        _advance(stream, segment, packets)
     elif stop == Stop.CUT:
         stream.chain += packets
-        _begin_packet(stream, segment, row, (data, end), found)
+        _begin_packet(stream, segment, row, payload(segment, end, end + CARRY_BYTES), end, found)
     else:
         if stop == Stop.MALFORMED and synchronised:
-            _malformed(segment, row, segment.offset + end, data[end], found, synchronised, start)
+            first = payload(segment, end, end + 1)[0]
+            _malformed(segment, row, segment.offset + end, first, found, True, stream.fresh)
         _lose(stream)
         found.losses += synchronised
 
 
-def _advance(stream: Stream, segment: Segment, end: int, packets: int) -> None:
-    """The next packet starts `end` bytes into the segment, which is its end."""
-    stream.boundary = (segment.seq + end) & 0xFFFF_FFFF
+def _scan_on(
+    stream: Stream,
+    segment: Segment,
+    row: int,
+    here: tuple[Payload, int],
+    found: Followed,
+    purse: Purse,
+) -> tuple[Stop, int, int]:
+    """Walk the rest of a segment in a plain loop: why and where it ended, and packets found."""
+    payload, at = here
+    data = payload(segment, 0, segment.captured)
+    scanned = scan(data, at, segment.length, trusting=stream.synchronised)
+    purse.steps -= scanned.cost
+    for entry in scanned.entries:
+        available = min(len(data) - entry.at, entry.size + entry.remaining)
+        order = found.next_order()
+        found.pieces.append(
+            Piece(segment.number, row, segment.offset + entry.at, entry.first, entry.remaining,
+                  entry.size, entry.packets, entry.extrapolated, available, stream.synchronised,
+                  stream.fresh, order)
+        )  # fmt: skip
+        stream.fresh = False
+    return scanned.stop, scanned.end, scanned.packets
+
+
+def _advance(stream: Stream, segment: Segment, packets: int) -> None:
+    """The next packet starts where the segment ends."""
+    stream.boundary = (segment.seq + segment.length) & 0xFFFF_FFFF
     stream.carry = b""
     stream.chain = min(stream.chain + packets, 1 << 20)
     if stream.chain >= CHAIN:
         stream.synchronised = True
 
 
-def _finish_carry(stream: Stream, segment: Segment, row: int, data: bytes, found: Followed) -> int:
+def _finish_carry(
+    stream: Stream, segment: Segment, row: int, payload: Payload, found: Followed
+) -> int:
     """Add to the header carried over; the offset of the next packet in this segment, or -1 where it is not known."""
     at = signed(stream.boundary + len(stream.carry) - segment.seq)
-    header = stream.carry + data[at : at + CARRY_BYTES - len(stream.carry)]
+    end = at + CARRY_BYTES - len(stream.carry)
+    header = stream.carry + payload(segment, at, end)
     need = header_need(header)
-    cut = len(data) < segment.length and at + CARRY_BYTES - len(stream.carry) > len(data)
+    cut = segment.captured < min(segment.length, end)
     if need < 0:
         found.headers.append(header)
         if stream.synchronised:
@@ -310,18 +342,16 @@ def _emit_header(stream: Stream, segment: Segment, row: int, header: bytes, foun
 
 
 def _begin_packet(
-    stream: Stream, segment: Segment, row: int, here: tuple[bytes, int], found: Followed
+    stream: Stream, segment: Segment, row: int, header: bytes, end: int, found: Followed
 ) -> None:
     """A packet begins at `end` and goes on past the segment: keep its header, or take it if that is all here."""
-    data, end = here
     stream.boundary = (segment.seq + end) & 0xFFFF_FFFF
-    header = data[end : end + CARRY_BYTES]
     need = header_need(header)
     first, remaining, size = header_at(header, 0)
     if need > 0 and not stream.synchronised and remaining > MOST_BODY_LIST[first]:
         _lose(stream)
         return
-    cut = len(data) < segment.length and end + CARRY_BYTES > len(data)
+    cut = segment.captured < segment.length and end + CARRY_BYTES > segment.captured
     if 0 < need <= len(header) or (cut and size > 0):
         found.pieces.append(
             Piece(segment.number, row, segment.offset + end, first, remaining, size, 1, False,

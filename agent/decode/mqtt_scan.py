@@ -20,8 +20,10 @@ import numpy as np
 
 from agent.decode.mqtt_header import LEAST_BODY_LIST, MOST_BODY_LIST
 
-_LOOK = 64
-"""Packets looked ahead at first when a run of equal headers is found."""
+_STREAK = 4
+"""Equal headers, or packets of two bytes, after which it pays to look for a run of them."""
+_LOOK = 128
+"""Packets looked ahead at first."""
 _LOOK_MAX = 1 << 16
 _LOOK_STEP = 32
 """Packets of a run that cost as much as walking one header."""
@@ -47,6 +49,10 @@ class Entry(NamedTuple):
     size: int
     packets: int
     extrapolated: bool
+
+
+_EMPTY = (0xC0, 0xD0, 0xE0, 0xF0)
+"""First bytes of PINGREQ, PINGRESP, DISCONNECT, AUTH: packets that may have no body."""
 
 
 def max_headers(length: int) -> int:
@@ -110,41 +116,83 @@ class _Entries:
         return sorted([*self.entries, *self.together.values()]) if self.together else self.entries
 
 
-def scan(data: bytes, at: int, length: int, *, trusting: bool) -> tuple[list[Entry], Stop, int]:
-    """Walk a payload of `length` bytes, of which `data` was captured, from `at`: entries, why and where it ended.
+class Scan(NamedTuple):
+    """What a walk found."""
+
+    entries: list[Entry]
+    stop: Stop
+    end: int
+    """Bytes into the payload; where the next control packet starts or would."""
+    packets: int
+    cost: int
+    """Headers walked, or what cost as much."""
+
+
+def scan(data: bytes, at: int, length: int, *, trusting: bool) -> Scan:
+    """Walk a payload of `length` bytes, of which `data` was captured, from `at`.
 
     `trusting` goes on past headers that are against the protocol but still say their length: right for a flow
     that is in step.
     """
     found = _Entries(max_entries(length - at))
-    headers = max_headers(length - at)
+    budget = headers = max_headers(length - at)
     begin, look = at, _LOOK
-    previous = (-1, -1)
+    previous, streak, empties = (-1, -1), 0, 0
     stop = Stop.LANDED
     while at < length:
+        if empties >= _STREAK:
+            pairs, look = _empty_run(data, at, look, found)
+            headers -= 1 + pairs // _LOOK_STEP
+            at, empties = at + 2 * pairs, 0 if pairs < look // 4 else _STREAK
+            if pairs:
+                continue
         first, remaining, size = header_at(data, at)
-        if size <= 0:
-            whole = Stop.CUT if len(data) == length else Stop.LOST
-            stop = Stop.MALFORMED if size < 0 else whole
-            break
-        if not trusting and not LEAST_BODY_LIST[first] <= remaining <= MOST_BODY_LIST[first]:
-            stop = Stop.IMPLAUSIBLE
-            break
-        if at + size + remaining > length:
-            stop = Stop.CUT
+        stop = _why_not(data, at, length, (first, remaining, size), trusting=trusting)
+        if stop != Stop.LANDED:
             break
         headers -= 1
         if headers < 0:
             guess = max((length - at) * found.packets // max(at - begin, 1), 1)
-            return [*found.all(), Entry(at, first, remaining, size, guess, True)], Stop.BUDGET, at
+            rest = Entry(at, first, remaining, size, guess, True)
+            return Scan([*found.all(), rest], Stop.BUDGET, at, found.packets + guess, budget)
         count = 1
-        if size == 2 and (first, remaining) == previous:
+        streak = streak + 1 if (first, remaining) == previous else 0
+        empties = empties + 1 if remaining == 0 and first in _EMPTY else 0
+        if streak >= _STREAK and size == 2:
             count, look = _run(data, at, length, look)
-            headers -= count // _LOOK_STEP
+            headers -= 1 + count // _LOOK_STEP
+            streak = 0 if count < look // 4 else _STREAK
         previous = (first, remaining)
         found.add(at, first, remaining, size, count)
         at += count * (size + remaining)
-    return found.all(), stop, at
+    return Scan(found.all(), stop, at, found.packets, budget - max(headers, 0))
+
+
+def _why_not(
+    data: bytes, at: int, length: int, header: tuple[int, int, int], *, trusting: bool
+) -> Stop:
+    """Why no whole packet stands `at`, whose header is this; LANDED where one does."""
+    first, remaining, size = header
+    if size < 0:
+        return Stop.MALFORMED
+    if size == 0:
+        return Stop.CUT if len(data) == length else Stop.LOST
+    if not trusting and not LEAST_BODY_LIST[first] <= remaining <= MOST_BODY_LIST[first]:
+        return Stop.IMPLAUSIBLE
+    return Stop.CUT if at + size + remaining > length else Stop.LANDED
+
+
+def _empty_run(data: bytes, at: int, look: int, found: _Entries) -> tuple[int, int]:
+    """Take the two-byte packets that follow, of any mix; how many, and the next look."""
+    most = min(look, (len(data) - at) // 2)
+    pair = np.frombuffer(data, "<u2", offset=at, count=most)
+    odd = np.flatnonzero((pair & 0xFF0F != 0) | (pair < 0xC0))
+    pairs = int(odd[0]) if len(odd) else most
+    for first in _EMPTY:
+        hits = np.flatnonzero(pair[:pairs] == first)
+        if len(hits):
+            found.add(at + 2 * int(hits[0]), first, 0, 2, len(hits))
+    return pairs, _LOOK if len(odd) else min(look * 4, _LOOK_MAX)
 
 
 def _run(data: bytes, at: int, length: int, look: int) -> tuple[int, int]:

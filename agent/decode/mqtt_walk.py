@@ -21,7 +21,7 @@ import numpy as np
 
 from agent.decode.gather import gather
 from agent.decode.mqtt_header import plausible, read_headers
-from agent.decode.mqtt_scan import Stop, max_entries, scan
+from agent.decode.mqtt_scan import Stop, scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,11 @@ _WINDOWS = (32, 1536)
 _WINDOW_STEP_BYTES = 8
 """Bytes of a window that cost as much as walking one header."""
 _WINDOW_BLOCK_BYTES = 1 << 20
-_LEAST_ROOM = max_entries(0)
+_STREAK = 3
+"""Equal headers in a row after which the next `_LEAP` are looked at together."""
+_LEAP = 16
+_LEAP_STEPS = 3
+"""Rounds that a leap costs as much as, where it comes to nothing."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,8 +100,12 @@ class _Active:
     """Where what was captured of it ends."""
     steps: I64
     """Rounds that it may take part in."""
-    in_run: BoolArray
-    """The header before was of two bytes."""
+    used: I64
+    """Entries of their own that it has had."""
+    previous: I64
+    """The header before: first byte and remaining length, -1 where that took more than a byte."""
+    streak: I64
+    """Headers in a row that were equal to the one before."""
 
     def keep(self, rows: BoolArray) -> None:
         """Only these go on."""
@@ -129,7 +137,9 @@ class _Chunk:
             limit=start + self.length,
             edge=start + self.captured,
             steps=16 + self.length // 4,
-            in_run=np.zeros(len(start), bool),
+            used=np.zeros(len(start), np.int64),
+            previous=np.full(len(start), -1),
+            streak=np.zeros(len(start), np.int64),
         )
         k = 0
         while len(active.payload) > _FEW:
@@ -143,26 +153,37 @@ class _Chunk:
         self.columns.append((payload, pos, *header, count, np.zeros(len(payload), bool)))
 
     def _add_within_room(
-        self, payload: I64, pos: I64, header: tuple[U8, I32, I32], count: I64, k: int
+        self, active: _Active, rows: I64 | slice, pos: I64, header: tuple[U8, I32, I32], count: I64
     ) -> None:
-        """Entries of their own for payloads that have not had theirs after `k` rounds; others are counted together.
+        """Entries for payloads that have room for more; for others, packets are counted together.
 
-        A payload stands in here at most once. The first packet counted together gets the entry, count 0 for now.
+        `rows` are of `active`, each once. The first packet counted together gets the entry, count 0 for now.
         """
-        if k <= _LEAST_ROOM or not (over := k > self.room[payload]).any():
+        payload = active.payload[rows]
+        full = active.used[rows] >= self.room[payload]
+        active.used[rows] += 1
+        if not full.any():
             self._add(payload, pos, header, count)
             return
+        own = ~full
+        first, remaining, size = header
+        self._add(payload[own], pos[own], (first[own], remaining[own], size[own]), count[own])
+        self._add_together(
+            payload[full], pos[full], (first[full], remaining[full], size[full]), count[full]
+        )
+
+    def _add_together(
+        self, payload: I64, pos: I64, header: tuple[U8, I32, I32], count: I64
+    ) -> None:
         if self.together is None:
             self.together = np.zeros(len(self.offset) << 8, np.int32)
-        key = payload << 8 | header[0]
-        over_key = key[over]
-        before = self.together[over_key]
-        self.together[over_key] = before + count[over]
-        new = ~over
-        new[over] = before == 0
-        count = np.where(over, 0, count)[new]
         first, remaining, size = header
-        self._add(payload[new], pos[new], (first[new], remaining[new], size[new]), count)
+        key = payload << 8 | first
+        before = self.together[key]
+        self.together[key] = before + count
+        new = np.flatnonzero((before == 0) & (count > 0))
+        none = np.zeros(len(new), np.int64)
+        self._add(payload[new], pos[new], (first[new], remaining[new], size[new]), none)
 
     def _round(self, active: _Active, k: int) -> None:
         """Read one header of each payload that is active; move on to the next."""
@@ -179,13 +200,19 @@ class _Chunk:
                 c[whole] for c in (first, remaining, size, following)
             )
         single = np.ones(len(first), np.int64)
-        self._add_within_room(active.payload, active.pos, (first, remaining, size), single, k)
+        self._add_within_room(active, slice(None), active.pos, (first, remaining, size), single)
         active.pos = following
+        code = np.where(size == 2, first.astype(np.int64) << 8 | remaining, -1)
+        same = (code == active.previous) & (code >= 0)
         empty = remaining == 0
-        runs = np.flatnonzero(empty & active.in_run)
-        active.in_run = empty
+        pairs = np.flatnonzero(empty & (active.previous & 0xFF == 0))
+        active.streak = np.where(same, active.streak + 1, 0)
+        active.previous = code
+        if len(pairs):
+            self._take_pairs(active, pairs)
+        runs = np.flatnonzero((active.streak >= _STREAK) & ~empty)
         if len(runs):
-            self._take_runs(active, runs, k)
+            self._leap(active, runs)
         going = active.pos < active.limit
         if not going.all():
             active.keep(
@@ -220,38 +247,66 @@ class _Chunk:
         """Walk the rest of one payload in a plain loop."""
         start = int(self.offset[payload])
         data = self.buffer[pos : max(start + int(self.captured[payload]), pos)].tobytes()
-        entries, stop, end = scan(data, 0, start + int(self.length[payload]) - pos, trusting=False)
-        self.stop[payload] = stop
-        self.end[payload] = pos - start + end
-        if entries:
-            table = np.array(entries, np.int64)
+        found = scan(data, 0, start + int(self.length[payload]) - pos, trusting=False)
+        self.stop[payload] = found.stop
+        self.end[payload] = pos - start + found.end
+        if found.entries:
+            table = np.array(found.entries, np.int64)
+            header = (table[:, 1].astype(np.uint8), table[:, 2].astype(np.int32))
             self.columns.append(
                 (
-                    np.full(len(entries), payload),
+                    np.full(len(table), payload),
                     table[:, 0] + pos,
-                    table[:, 1].astype(np.uint8),
-                    table[:, 2].astype(np.int32),
+                    *header,
                     table[:, 3].astype(np.int32),
                     table[:, 4],
                     table[:, 5].astype(bool),
                 )
             )
 
-    def _take_runs(self, active: _Active, runs: I64, k: int) -> None:
+    def _leap(self, active: _Active, rows: I64) -> None:
+        """Where headers were equal for some time, take those equal ones that follow, up to `_LEAP`."""
+        pos, code = active.pos[rows], active.previous[rows]
+        first, remaining = (code >> 8).astype(np.uint8), code & 0xFF
+        period = remaining + 2
+        at = pos[:, None] + period[:, None] * np.arange(_LEAP)
+        good = (at + 2 <= active.edge[rows, None]) & (
+            at + period[:, None] <= active.limit[rows, None]
+        )
+        at[~good] = 0
+        good &= self.buffer[at] == first[:, None]
+        good &= self.buffer[at + 1] == remaining[:, None]
+        length = _leading(good)
+        active.pos[rows] = pos + length * period
+        active.steps[rows] -= np.where(length == 0, _LEAP_STEPS, 1)
+        active.streak[rows[length < _LEAP]] = 0
+        payload = active.payload[rows]
+        own = np.minimum(length, np.maximum(self.room[payload] - active.used[rows], 0))
+        active.used[rows] += own
+        header = (first, remaining.astype(np.int32), np.full(len(rows), 2, np.int32))
+        each = np.repeat(np.arange(len(rows)), own)
+        nth = np.arange(len(each)) - np.repeat(np.cumsum(own) - own, own)
+        single = np.ones(len(each), np.int64)
+        first, remaining, size = (c[each] for c in header)
+        self._add(payload[each], pos[each] + nth * period[each], (first, remaining, size), single)
+        rest = length - own
+        if rest.any():
+            self._add_together(payload, pos + own * period, header, rest)
+
+    def _take_pairs(self, active: _Active, rows: I64) -> None:
         """Where two two-byte packets stood, take all that follow in windows."""
         for width in _WINDOWS:
             block = max(_WINDOW_BLOCK_BYTES // width, 1)
             full = [
-                self._window(active, runs[a : a + block], width, k)
-                for a in range(0, len(runs), block)
+                self._window(active, rows[a : a + block], width) for a in range(0, len(rows), block)
             ]
             going = np.concatenate(full)
-            active.steps[runs[~going]] -= width // _WINDOW_STEP_BYTES
-            runs = runs[going]
-            if not len(runs):
+            active.steps[rows[~going]] -= width // _WINDOW_STEP_BYTES
+            rows = rows[going]
+            if not len(rows):
                 return
 
-    def _window(self, active: _Active, rows: I64, width: int, k: int) -> BoolArray:
+    def _window(self, active: _Active, rows: I64, width: int) -> BoolArray:
         """Take the two-byte packets in the next `width` bytes; True where the window was full of them."""
         pos = active.pos[rows]
         room = np.minimum(active.limit[rows], active.edge[rows]) - pos
@@ -262,8 +317,7 @@ class _Chunk:
         np.minimum(length, room, out=length)
         same = np.minimum(_leading(pair == pair[:, :1]), length)
         uniform = np.flatnonzero((same == length) & (length > 0))
-        payload = active.payload[rows]
-        self._add_empty(payload[uniform], pos[uniform], pair[uniform, 0], length[uniform], k)
+        self._add_empty(active, rows[uniform], pos[uniform], pair[uniform, 0], length[uniform])
         mixed = np.flatnonzero(same < length)
         if len(mixed):
             part = pair[mixed]
@@ -273,16 +327,18 @@ class _Chunk:
                 count = np.count_nonzero(hits, axis=1)
                 has = np.flatnonzero(count)
                 at = pos[mixed[has]] + 2 * hits[has].argmax(axis=1)
-                self._add_empty(payload[mixed[has]], at, np.full(len(has), value), count[has], k)
+                self._add_empty(active, rows[mixed[has]], at, np.full(len(has), value), count[has])
         active.pos[rows] = pos + 2 * length
         full: BoolArray = length == width // 2
         return full
 
-    def _add_empty(self, payload: I64, pos: I64, first: NDArray[Any], count: I64, k: int) -> None:
+    def _add_empty(
+        self, active: _Active, rows: I64, pos: I64, first: NDArray[Any], count: I64
+    ) -> None:
         """Two-byte packets, `count` together."""
-        none = np.zeros(len(payload), np.int32)
+        none = np.zeros(len(rows), np.int32)
         header = (first.astype(np.uint8), none, none + 2)
-        self._add_within_room(payload, pos, header, count.astype(np.int64), k)
+        self._add_within_room(active, rows, pos, header, count.astype(np.int64))
 
     def _join(self, base: int) -> Walk:
         """All entries, and the counts that had to wait for the end of the walk."""
