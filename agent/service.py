@@ -23,10 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agent import __version__, health
-from agent.alert import topics
+from agent import __version__, health, vitals
 from agent.alert.finding import Moment
-from agent.alert.open_list import SCHEMA_NAME as OPEN_SCHEMA
 from agent.alert.open_list import encode_open
 from agent.alert.suppression import DeviceLookup
 from agent.assembly import (
@@ -55,7 +53,6 @@ TICK_S = 0.5
 STALLED_S = 10.0
 """A source's thread that shows no sign of life for so long is not healthy: the watchdog hears nothing."""
 JOIN_S = 20.0
-STATUS_SCHEMA = "wardwatch.status.v1"
 
 OnAlert = Callable[[Alert, int, DeviceLookup], None]
 """An event, what to add to its event times to get wall time, and what the site says of an address."""
@@ -166,12 +163,6 @@ class Service:
     def health(self) -> dict[str, Any]:
         """The health record of now. Any thread."""
         self._health_sequence += 1
-        spool = self.spool.state()
-        oldest_s = None
-        if spool.oldest_created_ns is not None:
-            oldest_s = round(max(0, time.time_ns() - spool.oldest_created_ns) / 1e9, 1)
-        names = ("info", "low", "medium", "high", "critical")
-        uplink = self.publisher.state() if self.publisher else None
         return health.record(
             sequence=self._health_sequence,
             process=self._process,
@@ -182,38 +173,9 @@ class Service:
                 "bundle_problem": self._site.bundle_problem,
             },
             sources=[loop.figures() for loop in self.loops],
-            scoring=[
-                {
-                    "source": loop.source.name,
-                    "detector": timed.name,
-                    "rows_total": timed.n_rows,
-                    **health.quantiles_us(list(timed.last_ns)),
-                }
-                for loop in self.loops
-                for timed in loop.watch.timed
-            ],
-            spool={
-                "rows": spool.rows,
-                "size_bytes": spool.size_bytes,
-                "max_bytes": self.spool.max_bytes,
-                "oldest_age_s": oldest_s,
-                "dropped_total": {names[n - 1]: k for n, k in spool.dropped_by_severity.items()},
-                "commits_total": spool.n_commits,
-                "failed_commits_total": spool.n_failed_commits,
-                "problem": spool.problem,
-                "set_aside": spool.set_aside,
-            },
-            uplink={
-                "state": uplink.state if uplink else "not_configured",
-                "problem": uplink.problem if uplink else None,
-                "problem_reason": uplink.problem_reason if uplink else None,
-                "connects_total": uplink.n_connects if uplink else 0,
-                "failures_total": uplink.n_failures if uplink else {},
-                "published_total": uplink.n_published if uplink else 0,
-                "acknowledged_total": uplink.n_acknowledged if uplink else 0,
-                "refused_total": uplink.n_refused if uplink else 0,
-                "n_refused_topics": len(uplink.refused_topics) if uplink else 0,
-            },
+            scoring=vitals.scoring(self.loops),
+            spool=vitals.spool(self.spool),
+            uplink=vitals.uplink(self.publisher),
         )
 
     def _loop(self, source: Source, *, ignore: bool) -> SourceLoop:
@@ -269,32 +231,10 @@ class Service:
         )
 
     def _voice(self) -> Voice:
-        names = (self._config.site.name, self._config.site.ward, self._config.site.gateway)
-
-        def status(connect_seq: int, **fields: object) -> bytes:
-            return health.to_bytes(
-                {
-                    "schema": STATUS_SCHEMA,
-                    **fields,
-                    "connect_seq": connect_seq,
-                    "ts_ms": time.time_ns() // 1_000_000,
-                    "version": __version__,
-                    "bundle": self._site.context.bundle,
-                    "config_hash": self._config_hash,
-                }
-            )
-
-        return Voice(
-            status_topic=topics.status(*names),
-            open_topic=topics.open_findings(*names),
-            health_topic=topics.health(*names),
-            birth=lambda seq: status(seq, online=True),
-            lost=lambda seq: status(seq, online=False, reason="lost"),
-            shutdown=lambda seq: status(seq, online=False, reason="shutdown"),
-            health=lambda: health.to_bytes(self.health()),
-            status_schema=STATUS_SCHEMA,
-            open_schema=OPEN_SCHEMA,
-            health_schema=health.SCHEMA_NAME,
+        return vitals.voice(
+            self._site.context,
+            config_hash=self._config_hash,
+            health_record=lambda: health.to_bytes(self.health()),
         )
 
     def _wait(self, stop: threading.Event, supervisor: Supervisor) -> None:
