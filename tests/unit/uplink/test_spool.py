@@ -217,7 +217,7 @@ def test_without_a_folder_messages_wait_in_memory_and_reach_the_disk_later(tmp_p
     assert sequences(spool) == [1]  # sent from memory: the agent goes on
     assert spool.state().n_failed_commits == 1
     path.parent.mkdir()
-    spool._retry_at_s = 0.0
+    spool._file._retry_at_s = 0.0
     assert spool.commit() == 1
     assert spool.problem is None
     spool.close()
@@ -242,7 +242,7 @@ def test_a_full_disk_is_said_and_survived(tmp_path: Path):
         assert len(sequences(spool, 1000)) == written + 1  # the refused one waits in memory
         assert "full" in str(spool.state().problem)
         subprocess.run(["mount", "-o", "remount,size=2m", disk], check=True)
-        spool._retry_at_s = 0.0
+        spool._file._retry_at_s = 0.0
         assert spool.commit() == 1
         assert spool.state().problem is None
         spool.close()
