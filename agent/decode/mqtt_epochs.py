@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _STEPS_PER_BATCH = 32_768
 """Headers that following may always walk in a batch: about 15 ms, and a 64 kB segment of any content."""
-_STEPS_PER_SEGMENT = 16
+_STEPS_PER_SEGMENT = 24
 """More of them for each segment of the batch; following a segment costs about eight by itself."""
 
 

@@ -40,6 +40,9 @@ _SHORT = 40
 """Bytes of a PUBLISH's body read at first; longer topics take a second, wider look."""
 _MAX_FILTERS = 12
 """Filters of a SUBSCRIBE that are looked at."""
+_MAX_WIDE = 4096
+"""Bodies of a kind that a batch may have read in full width, at about 3 us each: (UN)SUBSCRIBE, SUBACK, long topics,
+topics with letters beyond ASCII. Further ones are judged by their headers: no bound that only content reaches."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -135,15 +138,11 @@ def read_fields(packets: Packets, context: Context) -> Fields:
     if judged:
         _judge_headers(packets, fields, kind, second)
         opened.judge(packets, fields)
-    headers_only = fields.violation.copy()
     for number, where in rows.items():
         reader = _READERS.get(MqttType(number))
         if reader is not None and len(where):
             reader(packets, fields, where)
     if judged:
-        # Of packets counted together only the first one's body was read: they are judged by their headers.
-        together = (packets.count > 1) & (packets.remaining > 0)
-        fields.violation[together] = headers_only[together]
         fields.violation[~packets.synchronised] = 0
     else:
         fields.violation[:] = 0
@@ -311,9 +310,9 @@ def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
     short = topic + 5 <= _SHORT
     _judge_publish(packets, fields, rows[short], (body[short], here[short], topic[short]))
     if not short.all():
-        rows = rows[~short]
+        rows, topic = rows[~short][:_MAX_WIDE], topic[~short][:_MAX_WIDE]
         body, here = _body(packets, rows, BODY_BYTES)
-        _judge_publish(packets, fields, rows, (body, here, topic[~short]))
+        _judge_publish(packets, fields, rows, (body, here, topic))
 
 
 def _judge_publish(packets: Packets, fields: Fields, rows: I64, read: tuple[U8, I64, I64]) -> None:
@@ -330,7 +329,7 @@ def _judge_publish(packets: Packets, fields: Fields, rows: I64, read: tuple[U8, 
         alias |= here <= properties  # cut short: not to be said
         fields.blame(rows, empty & (level > 0) & ((level < 5) | ~alias), MqttViolation.EMPTY_TOPIC)
     end = np.minimum(topic + 2, here)
-    suspect = np.flatnonzero(any_of(body, end))
+    suspect = np.flatnonzero(any_of(body, end))[:_MAX_WIDE]
     if len(suspect):
         two = np.full(len(suspect), 2, np.int64)
         wild, _ = wildcards(body[suspect], two, end[suspect])
@@ -362,6 +361,7 @@ def _after_properties(packets: Packets, fields: Fields, rows: I64, body: U8) -> 
 
 def _subscribe(packets: Packets, fields: Fields, rows: I64) -> None:
     """SUBSCRIBE and UNSUBSCRIBE: filters, one by one; UNSUBSCRIBE's have no options byte."""
+    rows = rows[:_MAX_WIDE]
     body, here = _packet_id(packets, fields, rows, BODY_BYTES)
     remaining, level = packets.remaining[rows], fields.level[rows]
     options = ((packets.first[rows] >> 4) == MqttType.SUBSCRIBE).astype(np.int64)
@@ -407,6 +407,7 @@ def _acknowledge(packets: Packets, fields: Fields, rows: I64) -> None:
 
 def _suback(packets: Packets, fields: Fields, rows: I64) -> None:
     """SUBACK, and UNSUBACK of MQTT 5: the first of its codes."""
+    rows = rows[:_MAX_WIDE]
     body, here = _packet_id(packets, fields, rows, BODY_BYTES)
     level, remaining = fields.level[rows], packets.remaining[rows]
     at = _after_properties(packets, fields, rows, body)

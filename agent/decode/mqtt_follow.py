@@ -272,13 +272,11 @@ def _scan_on(
     data = payload(segment, 0, segment.captured)
     scanned = scan(data, at, segment.length, trusting=stream.synchronised)
     purse.steps -= scanned.cost
-    for entry in scanned.entries:
-        available = min(len(data) - entry.at, entry.size + entry.remaining)
-        order = found.next_order()
+    for begin, first, remaining, size, packets, extrapolated in scanned.entries:
+        available = min(len(data) - begin, size + remaining)
         found.pieces.append(
-            Piece(segment.number, row, segment.offset + entry.at, entry.first, entry.remaining,
-                  entry.size, entry.packets, entry.extrapolated, available, stream.synchronised,
-                  stream.fresh, order)
+            Piece(segment.number, row, segment.offset + begin, first, remaining, size, packets,
+                  extrapolated, available, stream.synchronised, stream.fresh, found.next_order())
         )  # fmt: skip
         stream.fresh = False
     return scanned.stop, scanned.end, scanned.packets

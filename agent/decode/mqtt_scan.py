@@ -2,9 +2,9 @@
 
 For the few payloads that numpy's rounds do not pay for, and for those that begin in the middle of a packet. Runs of
 packets with equal headers are taken in strided looks, so the cost of a payload is bounded by its length: at most
-`max_headers` headers are walked one by one, at most `max_entries` packets become entries of their own, further
-ones are counted together by first byte (the remaining length and body of the first stand for them), and what
-lies past the last header walked is estimated and marked.
+`max_headers` headers are walked one by one, and at most `max_entries` packets or runs of equal headers become entries
+of their own; further ones are counted together by first byte. The remaining length and the body of the first
+stand for all that an entry counts. What lies past the last header walked is estimated and marked.
 
 It never judges a packet. In: the captured bytes of a payload, its length on the wire, where to begin.
 Out: entries, and why and where the walk ended. Raises: nothing. Remembers: nothing.
@@ -22,8 +22,10 @@ from agent.decode.mqtt_header import LEAST_BODY_LIST, MOST_BODY_LIST
 
 _STREAK = 4
 """Equal headers, or packets of two bytes, after which it pays to look for a run of them."""
-_LOOK = 128
+_LOOK = 512
 """Packets looked ahead at first."""
+_LOOK_COST = 16
+"""Headers that a look costs as much as walking, where it finds fewer."""
 _LOOK_MAX = 1 << 16
 _LOOK_STEP = 32
 """Packets of a run that cost as much as walking one header."""
@@ -40,15 +42,9 @@ class Stop(IntEnum):
     BUDGET = 5  # too many headers; the rest is estimated
 
 
-class Entry(NamedTuple):
-    """`packets` control packets with the same first byte; the first stands `at` bytes into the payload."""
-
-    at: int
-    first: int
-    remaining: int
-    size: int
-    packets: int
-    extrapolated: bool
+Entry = tuple[int, int, int, int, int, bool]
+"""Where in the payload, first byte, remaining length, bytes of the fixed header, for how many packets with the same
+first byte it stands, and whether that number is estimated."""
 
 
 _EMPTY = (0xC0, 0xD0, 0xE0, 0xF0)
@@ -57,12 +53,12 @@ _EMPTY = (0xC0, 0xD0, 0xE0, 0xF0)
 
 def max_headers(length: int) -> int:
     """Headers walked in a payload of this length: but for runs of two bytes, a packet has four or more."""
-    return 16 + length // 4
+    return 64 + length // 4
 
 
 def max_entries(length: int) -> int:
-    """Entries of their own in a payload of this length; real segments of 32 kB with 1,580 PUBLISH stay exact."""
-    return 64 + length // 48
+    """Entries of their own in a payload of this length: about five times what an ordinary full segment holds."""
+    return 32 + length // 64
 
 
 def header_at(data: bytes, at: int) -> tuple[int, int, int]:
@@ -91,29 +87,40 @@ class _Entries:
 
     room: int
     entries: list[Entry] = field(default_factory=list)
-    together: dict[int, Entry] = field(default_factory=dict)
-    packets: int = 0
+    together: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    """By first byte: where, remaining length and header size of the first of them, and how many."""
 
     def add(self, at: int, first: int, remaining: int, size: int, count: int) -> None:
-        self.packets += count
-        left = self.room - len(self.entries)
-        if left > 0 and (count == 1 or remaining == 0):
-            self.entries.append(Entry(at, first, remaining, size, count, False))
-            return
+        """`count` packets with equal headers, one after the other."""
+        used = len(self.entries)
         period = size + remaining
-        own = max(min(count, left), 0)
-        self.entries.extend(
-            Entry(at + k * period, first, remaining, size, 1, False) for k in range(own)
-        )
-        if count > own:
-            known = self.together.get(first)
-            if known is None:
-                known = Entry(at + own * period, first, remaining, size, 0, False)
-            self.together[first] = known._replace(packets=known.packets + count - own)
+        if remaining and count > 1:
+            own = max(min(count, self.room // 3 - used), 0)
+            self.entries += [
+                (at + k * period, first, remaining, size, 1, False) for k in range(own)
+            ]
+            at, count, used = at + own * period, count - own, used + own
+        if not count:
+            return
+        if used < self.room:
+            self.entries.append((at, first, remaining, size, count, False))
+            return
+        begin, remaining, size, before = self.together.get(first, (at, remaining, size, 0))
+        self.together[first] = (begin, remaining, size, before + count)
 
     def all(self) -> list[Entry]:
         """In the order of their first packets."""
-        return sorted([*self.entries, *self.together.values()]) if self.together else self.entries
+        if not self.together:
+            return self.entries
+        rest = [
+            (at, first, remaining, size, count, False)
+            for first, (at, remaining, size, count) in self.together.items()
+        ]
+        return sorted(self.entries + rest)
+
+    def packets(self) -> int:
+        """How many control packets that is."""
+        return sum(e[4] for e in self.entries) + sum(t[3] for t in self.together.values())
 
 
 class Scan(NamedTuple):
@@ -135,43 +142,61 @@ def scan(data: bytes, at: int, length: int, *, trusting: bool) -> Scan:
     that is in step.
     """
     found = _Entries(max_entries(length - at))
+    entries, room = found.entries, found.room
     budget = headers = max_headers(length - at)
-    begin, look = at, _LOOK
-    previous, streak, empties = (-1, -1), 0, 0
+    begin, look, last = at, _LOOK, len(data) - 1
+    previous, streak, empties = -1, 0, 0
     stop = Stop.LANDED
     while at < length:
-        if empties >= _STREAK:
-            pairs, look = _empty_run(data, at, look, found)
-            headers -= 1 + pairs // _LOOK_STEP
-            at, empties = at + 2 * pairs, 0 if pairs < look // 4 else _STREAK
-            if pairs:
-                continue
-        first, remaining, size = header_at(data, at)
-        stop = _why_not(data, at, length, (first, remaining, size), trusting=trusting)
-        if stop != Stop.LANDED:
+        first = remaining = size = 0
+        if at < last:
+            first, remaining, size = data[at], data[at + 1], 2
+            if remaining > 127:
+                first, remaining, size = header_at(data, at)
+        following = at + size + remaining
+        if (
+            size <= 0
+            or following > length
+            or not (trusting or LEAST_BODY_LIST[first] <= remaining <= MOST_BODY_LIST[first])
+        ):
+            stop = _why_not(data, length, (first, remaining, size), trusting=trusting)
             break
         headers -= 1
         if headers < 0:
-            guess = max((length - at) * found.packets // max(at - begin, 1), 1)
-            rest = Entry(at, first, remaining, size, guess, True)
-            return Scan([*found.all(), rest], Stop.BUDGET, at, found.packets + guess, budget)
-        count = 1
-        streak = streak + 1 if (first, remaining) == previous else 0
-        empties = empties + 1 if remaining == 0 and first in _EMPTY else 0
-        if streak >= _STREAK and size == 2:
-            count, look = _run(data, at, length, look)
-            headers -= 1 + count // _LOOK_STEP
-            streak = 0 if count < look // 4 else _STREAK
-        previous = (first, remaining)
-        found.add(at, first, remaining, size, count)
-        at += count * (size + remaining)
-    return Scan(found.all(), stop, at, found.packets, budget - max(headers, 0))
+            packets = found.packets()
+            guess = max((length - at) * packets // max(at - begin, 1), 1)
+            rest = (at, first, remaining, size, guess, True)
+            return Scan([*found.all(), rest], Stop.BUDGET, at, packets + guess, budget)
+        code = first << 8 | remaining
+        streak = streak + 1 if code == previous else 0
+        previous = code
+        if remaining:
+            empties = 0
+            count = 1
+            if streak >= _STREAK and size == 2:
+                count, look = _run(data, at, length, look)
+                headers -= max(_LOOK_COST - count, count // _LOOK_STEP)
+                streak = 0 if look == _LOOK else _STREAK
+                following = at + count * (2 + remaining)
+            if count > 1 or len(entries) >= room:
+                found.add(at, first, remaining, size, count)
+            else:
+                entries.append((at, first, remaining, size, 1, False))
+        else:
+            empties += 1
+            if empties >= _STREAK and first in _EMPTY:
+                count, look = _empty_run(data, at, look, found)
+                headers -= max(_LOOK_COST - count, count // _LOOK_STEP)
+                empties = 0 if look == _LOOK else _STREAK
+                following = at + 2 * count
+            else:
+                found.add(at, first, 0, size, 1)
+        at = following
+    return Scan(found.all(), stop, at, found.packets(), budget - max(headers, 0))
 
 
-def _why_not(
-    data: bytes, at: int, length: int, header: tuple[int, int, int], *, trusting: bool
-) -> Stop:
-    """Why no whole packet stands `at`, whose header is this; LANDED where one does."""
+def _why_not(data: bytes, length: int, header: tuple[int, int, int], *, trusting: bool) -> Stop:
+    """Why no whole packet stands where this header is, or the data end inside a header (size 0)."""
     first, remaining, size = header
     if size < 0:
         return Stop.MALFORMED
@@ -179,11 +204,11 @@ def _why_not(
         return Stop.CUT if len(data) == length else Stop.LOST
     if not trusting and not LEAST_BODY_LIST[first] <= remaining <= MOST_BODY_LIST[first]:
         return Stop.IMPLAUSIBLE
-    return Stop.CUT if at + size + remaining > length else Stop.LANDED
+    return Stop.CUT
 
 
 def _empty_run(data: bytes, at: int, look: int, found: _Entries) -> tuple[int, int]:
-    """Take the two-byte packets that follow, of any mix; how many, and the next look."""
+    """Take the two-byte packets from `at` on, of any mix; how many, at least 1, and the next look."""
     most = min(look, (len(data) - at) // 2)
     pair = np.frombuffer(data, "<u2", offset=at, count=most)
     odd = np.flatnonzero((pair & 0xFF0F != 0) | (pair < 0xC0))
@@ -192,6 +217,8 @@ def _empty_run(data: bytes, at: int, look: int, found: _Entries) -> tuple[int, i
         hits = np.flatnonzero(pair[:pairs] == first)
         if len(hits):
             found.add(at + 2 * int(hits[0]), first, 0, 2, len(hits))
+        if len(hits) == pairs:
+            break
     return pairs, _LOOK if len(odd) else min(look * 4, _LOOK_MAX)
 
 

@@ -32,9 +32,9 @@ _FEW = 24
 """Below this many payloads a Python loop is cheaper than numpy's calls (about 30 calls a round)."""
 _CHUNK_BYTES = 8 << 20
 """Payload bytes walked at a time; bounds what entries take in memory to tens of MB at the very worst."""
-_WINDOWS = (32, 1536)
+_WINDOWS = (32, 256, 1536)
 """Bytes looked at for a run of two-byte packets: first few, then many once the few were all of one run."""
-_WINDOW_STEP_BYTES = 8
+_WINDOW_STEP_BYTES = 32
 """Bytes of a window that cost as much as walking one header."""
 _WINDOW_BLOCK_BYTES = 1 << 20
 _STREAK = 3
@@ -125,7 +125,7 @@ class _Chunk:
         self.stop: U8 = np.zeros(n, np.uint8)
         self.end: I64 = length.astype(np.int64)
         self.columns: list[tuple[NDArray[Any], ...]] = []
-        self.room = 64 + length // 48
+        self.room = 32 + length // 64  # as `mqtt_scan.max_entries`
         self.together: NDArray[np.int32] | None = None
         """(n * 256,) packets past a payload's room, by payload and first byte; there once they are needed."""
 
@@ -136,7 +136,7 @@ class _Chunk:
             pos=start,
             limit=start + self.length,
             edge=start + self.captured,
-            steps=16 + self.length // 4,
+            steps=64 + self.length // 4,  # as `mqtt_scan.max_headers`
             used=np.zeros(len(start), np.int64),
             previous=np.full(len(start), -1),
             streak=np.zeros(len(start), np.int64),
@@ -269,29 +269,32 @@ class _Chunk:
         pos, code = active.pos[rows], active.previous[rows]
         first, remaining = (code >> 8).astype(np.uint8), code & 0xFF
         period = remaining + 2
-        at = pos[:, None] + period[:, None] * np.arange(_LEAP)
-        good = (at + 2 <= active.edge[rows, None]) & (
-            at + period[:, None] <= active.limit[rows, None]
+        most = np.minimum(
+            (active.edge[rows] - 2 - pos) // period + 1, (active.limit[rows] - pos) // period
         )
-        at[~good] = 0
-        good &= self.buffer[at] == first[:, None]
-        good &= self.buffer[at + 1] == remaining[:, None]
-        length = _leading(good)
+        at = period[:, None] * np.arange(_LEAP)
+        at += pos[:, None]
+        np.minimum(at, len(self.buffer) - 2, out=at)
+        good = self.buffer.take(at) == first[:, None]
+        at += 1
+        good &= self.buffer.take(at) == remaining.astype(np.uint8)[:, None]
+        length = np.clip(_leading(good), 0, most)
         active.pos[rows] = pos + length * period
         active.steps[rows] -= np.where(length == 0, _LEAP_STEPS, 1)
         active.streak[rows[length < _LEAP]] = 0
         payload = active.payload[rows]
-        own = np.minimum(length, np.maximum(self.room[payload] - active.used[rows], 0))
+        own = np.clip(self.room[payload] // 3 - active.used[rows], 0, length)
         active.used[rows] += own
         header = (first, remaining.astype(np.int32), np.full(len(rows), 2, np.int32))
         each = np.repeat(np.arange(len(rows)), own)
         nth = np.arange(len(each)) - np.repeat(np.cumsum(own) - own, own)
         single = np.ones(len(each), np.int64)
-        first, remaining, size = (c[each] for c in header)
-        self._add(payload[each], pos[each] + nth * period[each], (first, remaining, size), single)
-        rest = length - own
-        if rest.any():
-            self._add_together(payload, pos + own * period, header, rest)
+        columns = (header[0][each], header[1][each], header[2][each])
+        self._add(payload[each], pos[each] + nth * period[each], columns, single)
+        rest = np.flatnonzero(length > own)
+        header = (header[0][rest], header[1][rest], header[2][rest])
+        pos = (pos + own * period)[rest]
+        self._add_within_room(active, rows[rest], pos, header, (length - own)[rest])
 
     def _take_pairs(self, active: _Active, rows: I64) -> None:
         """Where two two-byte packets stood, take all that follow in windows."""

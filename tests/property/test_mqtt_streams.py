@@ -60,7 +60,7 @@ def talks(draw):
     return level, up, down
 
 
-def cut(data, draw, *, most=200):
+def cut(data, draw, *, most=120):
     """The data in pieces of random sizes, many of them tiny."""
     sizes = st.one_of(st.integers(1, 4), st.integers(1, most))
     pieces, at = [], 0
