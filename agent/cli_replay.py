@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agent.alert.finding import stamp_transmit_time
 from agent.alert.render import Row, row_of_alert, show, table
 from agent.alert.severity import SEVERITIES
 from agent.assembly import Site, make_message, make_site, make_watch
@@ -93,7 +94,8 @@ def replay(options: Options) -> int:
     if run.spool is not None and options.broker is not None:
         run.spool.commit()
         try:
-            Publisher(options.broker, run.spool).send_all(SEND_TIMEOUT_S)
+            publisher = Publisher(options.broker, run.spool, stamp=stamp_transmit_time)
+            publisher.send_all(SEND_TIMEOUT_S)
         except UplinkError as error:
             note(f"{error}; the findings above were not all published")
             status = error.exit_status

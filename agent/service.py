@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from agent import __version__, health, vitals
-from agent.alert.finding import Moment
+from agent.alert.finding import Moment, stamp_transmit_time
 from agent.alert.open_list import encode_open
 from agent.alert.suppression import DeviceLookup
 from agent.assembly import (
@@ -124,6 +124,7 @@ class Service:
                 flows=self.flows,
                 voice=self._voice(),
                 report=_report_uplink,
+                stamp=stamp_transmit_time,
             )
         self._on_alert = on_alert if self.publisher is None else None
         ignore = _ports_to_listen_inward(config.source)

@@ -102,14 +102,19 @@ class Publisher:
         voice: Voice | None = None,
         rng: random.Random | None = None,
         report: Callable[[UplinkError | None], None] = lambda _error: None,
+        stamp: Callable[[bytes, int], bytes] = lambda payload, _now_ms: payload,
     ) -> None:
-        """`report` is told of each new problem, and None when it is over; from this thread."""
+        """`report` is told of each new problem, and None when it is over; from this thread.
+
+        `stamp(payload, now_ms)` writes the time of sending (wall clock) into a finding's payload.
+        """
         self._broker = broker
         self._spool = spool
         self._flows = flows
         self._voice = voice
         self._rng = rng or random.Random()
         self._report = report
+        self._stamp = stamp
         self._connection: Connection | None = None
         self._connect_seq = 0
         self._in_flight: dict[int, tuple[int, Message]] = {}
@@ -290,7 +295,7 @@ class Publisher:
             mid = self._connection.publish(
                 Outgoing(
                     topic=message.topic,
-                    payload=message.payload,
+                    payload=self._stamp(message.payload, time.time_ns() // 1_000_000),
                     schema=message.schema,
                     expiry_s=message.expiry_s,
                 )

@@ -248,7 +248,10 @@ def test_replay_publishes_to_a_broker(wardwatch, tmp_path: Path, demo_capture: P
         lines = out.splitlines()
         subscriber.wait_for(len(lines))
         subscriber.close()
-    assert sorted(payload.decode() for _, payload in subscriber.messages) == sorted(lines)
+    received = [check_event(json.loads(payload)) for _, payload in subscriber.messages]
+    assert all(event["metadata"].pop("transmit_time") > 0 for event in received)
+    by_sequence = sorted(received, key=lambda event: event["metadata"]["sequence"])
+    assert by_sequence == [json.loads(line) for line in lines]
     assert all("/alert/" in topic for topic, _ in subscriber.messages)
     assert all("10.243" not in topic for topic, _ in subscriber.messages)
 

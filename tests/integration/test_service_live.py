@@ -10,6 +10,7 @@ import pytest
 from tests.support.certs import Authority
 from tests.support.gateways import Process, detections, tls_broker, viewer, write_config
 from tests.support.netns import Lab, Namespace, missing_tools, ward
+from tests.support.schemas import check_event
 
 TOOLS = missing_tools("nmap", "hping3", "mosquitto", "tcpdump", "dnsmasq")
 pytestmark = [
@@ -68,6 +69,8 @@ def test_gateway_finds_the_attacks_closes_them_and_says_nothing_of_itself(
     for event in events:
         text = json.dumps(event)
         assert "10.77.0" not in text  # pseudonyms only
+        check_event(event)
+        assert event["metadata"]["transmit_time"] >= event["metadata"]["logged_time"]
         assert event["unmapped"]["wardwatch"]["traffic"]["dropped_frames"] == 0
     assert "gap" not in view.said()
     assert "Traceback" not in agent.said()
