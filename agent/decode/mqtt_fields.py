@@ -151,11 +151,11 @@ def read_fields(packets: Packets, context: Context) -> Fields:
 
 def _body(packets: Packets, rows: I64, width: int) -> tuple[U8, I64]:
     """The first `width` bytes of these packets' bodies, and how many of them are theirs and were captured."""
-    pos = packets.pos[rows]
-    size = packets.size[rows]
-    here = np.minimum(packets.available[rows] - size, packets.remaining[rows])
+    pos = packets.pos.take(rows)
+    size = packets.size.take(rows)
+    here = np.minimum(packets.available.take(rows) - size, packets.remaining.take(rows))
     here = np.clip(here, 0, BODY_BYTES)
-    parted = np.flatnonzero(pos < 0)
+    parted = np.flatnonzero(pos < 0) if len(packets.headers) else rows[:0]
     if not len(parted):
         return gather(packets.buffer, pos + size, width), here
     body = gather(packets.buffer, np.maximum(pos, 0) + size, width)
@@ -299,7 +299,7 @@ def _judge_headers(packets: Packets, fields: Fields, kind: U8, second: BoolArray
 
 
 def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
-    step = packets.synchronised[rows]
+    step = packets.synchronised.take(rows)
     body, here = _body(packets, rows, _SHORT if step.any() else 8)
     topic = u16(body, 0).astype(np.int64)
     fields.topic_len[rows] = np.where(here >= 2, topic, -1)

@@ -76,7 +76,7 @@ MOST_BODY_LIST: list[int] = MOST_BODY.tolist()
 def plausible(first: U8, remaining: I32) -> BoolArray:
     """Whether a packet with this first byte can have this remaining length; (n,)."""
     index = first.astype(np.intp)
-    fits: BoolArray = (LEAST_BODY[index] <= remaining) & (remaining <= MOST_BODY[index])
+    fits: BoolArray = (LEAST_BODY.take(index) <= remaining) & (remaining <= MOST_BODY.take(index))
     return fits
 
 

@@ -107,10 +107,10 @@ class _Active:
     streak: I64
     """Headers in a row that were equal to the one before."""
 
-    def keep(self, rows: BoolArray) -> None:
+    def keep(self, rows: I64) -> None:
         """Only these go on."""
         for name in _Active.__slots__:
-            setattr(self, name, getattr(self, name)[rows])
+            setattr(self, name, getattr(self, name).take(rows))
 
 
 class _Chunk:
@@ -195,9 +195,10 @@ class _Chunk:
         whole &= size > 0
         if not whole.all():
             self._end_walks(active, ~whole, (first, remaining, size), k)
-            active.keep(whole)
+            rows = np.flatnonzero(whole)
+            active.keep(rows)
             first, remaining, size, following = (
-                c[whole] for c in (first, remaining, size, following)
+                c.take(rows) for c in (first, remaining, size, following)
             )
         single = np.ones(len(first), np.int64)
         self._add_within_room(active, slice(None), active.pos, (first, remaining, size), single)
@@ -215,9 +216,8 @@ class _Chunk:
             self._leap(active, runs)
         going = active.pos < active.limit
         if not going.all():
-            active.keep(
-                going
-            )  # the others landed: what a payload's stop and end are from the outset
+            # The others landed: that is what a payload's stop and end are from the outset.
+            active.keep(np.flatnonzero(going))
 
     def _end_walks(
         self, active: _Active, rows: BoolArray, header: tuple[U8, I32, I32], k: int
