@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from agent.records import BoolArray
 
 SCHEMA_ID = "ip-1"
+BOOSTING = BoostingDetector.name
 REPLAY_KEY = b"wardwatch replay without a site key"
 """Pseudonyms of a replay without a configuration: the same again each time, secret to nobody."""
 KEY_BYTES = 32
@@ -232,6 +233,7 @@ def make_watch(
         devices=site.book,
         suppressions=site.suppressions,
         site_key=site.context.site_key,
+        confidence_p30={BOOSTING: site.bundle.manifest.score_p30} if site.bundle else None,
         wall_offset_ns=wall_offset_ns or _no_offset,
     )
     pipeline = Pipeline(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from agent.cli import main
 from tests.support.brokers import Mosquitto, Subscriber, free_port, running
+from tests.support.bundles import signed_bundle
 from tests.support.pcap_writer import pcap
 from tests.support.schemas import check_event
 
@@ -332,3 +334,41 @@ def test_a_reader_that_goes_away_is_no_traceback(demo_capture: Path):
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small real bundle, and the public key that its signature verifies with."""
+    return signed_bundle(tmp_path_factory.mktemp("signed"))
+
+
+def test_a_bundle_of_ones_own_needs_a_trusted_key(wardwatch, signed, demo_capture: Path):
+    folder, key = signed
+    status, _, err = wardwatch("replay", demo_capture, "--bundle", folder)
+    assert status == 1
+    assert "trust" in one_line(err)
+    status, out, _ = wardwatch("replay", "--json", demo_capture, "--bundle", folder, "--trust", key)
+    assert status == 0
+    events = [check_event(json.loads(line)) for line in out.splitlines()]
+    assert {event["unmapped"]["wardwatch"]["bundle"] for event in events} == {folder.name}
+    status, out, _ = wardwatch("bundle", "verify", folder, "--trust", key)
+    assert status == 0
+    assert "golden rows replay exactly" in out
+    status, out, _ = wardwatch("bundle", "show", folder, "--trust", key)
+    assert status == 0
+    assert "port_scan" in out
+    assert (
+        json.loads(wardwatch("bundle", "show", folder, "--trust", key, "--json")[1])["id"]
+        == folder.name
+    )
+
+
+def test_a_bundle_that_was_changed_is_refused(wardwatch, signed, tmp_path: Path):
+    folder = tmp_path / signed[0].name
+    shutil.copytree(signed[0], folder)
+    trees = folder / "trees.npz"
+    whole = trees.read_bytes()
+    trees.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    status, _, err = wardwatch("bundle", "verify", folder, "--trust", signed[1])
+    assert status == 1
+    assert "trees.npz" in one_line(err)
