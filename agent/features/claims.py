@@ -48,6 +48,21 @@ class ClaimBook:
             self.n_evicted += 1
         table[key] = value
 
+    def judge(
+        self,
+        ts_ns: list[int],
+        ops: list[int],
+        macs: list[int],
+        senders: list[int],
+        targets: list[int],
+    ) -> list[int]:
+        """The flags of requests (op 1) and answers (any other), in frame order."""
+        ask, claim = self.ask, self.claim
+        return [
+            ask(now, sender, mac, target) if op == 1 else claim(now, sender, mac, target)
+            for now, op, mac, sender, target in zip(ts_ns, ops, macs, senders, targets, strict=True)
+        ]
+
     def ask(self, ts_ns: int, sender: int, mac: int, target: int) -> int:
         """A request; `sender` 0 is a probe. The flags."""
         if sender != target:

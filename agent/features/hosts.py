@@ -40,6 +40,7 @@ class HostTable:
             raise ValueError(f"max_hosts must be 1 to 8190, not {max_hosts}")
         self.max_hosts = max_hosts
         self.max_new = max_new
+        self._reserve = min(max_new, max_hosts // 4)
         self.folded = max_hosts
         self.none = max_hosts + 1
         self.hi = np.zeros(max_hosts, np.uint64)
@@ -189,12 +190,16 @@ class HostTable:
                     d = fresh[d_hi, d_lo] = self._admit(d_hi, d_lo, number)  # noqa: PLW2901
             s_col[row], d_col[row] = s, d
 
+    def has_room(self, n_new: int) -> bool:
+        """Whether `n_new` hosts more leave so many slots free that `make_room` has nothing to do."""
+        return len(self._free) - n_new >= self._reserve
+
     def make_room(self, first_open: int) -> Slots:
-        """Free slots until `max_new` are free, among hosts idle since before slice `first_open`; those freed."""
+        """Free slots until enough are free, among hosts idle since before slice `first_open`; those freed."""
         self.first_open = first_open
         for number in [n for n in self._new if n < first_open]:
             del self._new[number]
-        wanted = min(self.max_new, self.max_hosts // 4) - len(self._free)
+        wanted = self._reserve - len(self._free)
         if wanted <= 0:
             return np.zeros(0, np.int64)
         idle = np.flatnonzero((self.admitted != _NEVER) & (self.last < first_open))

@@ -23,15 +23,22 @@ from agent.features.claims import ClaimBook
 from agent.features.frames import Frames, frames_of
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import SCHEMA
-from agent.features.rows import SLICE_NS, Block, Memory, close, matrix
+from agent.features.rows import SLICE_NS, Block, Closed, Memory, close, matrix
 from agent.features.slices import (
-    SEGMENT_ROWS,
-    OpenSlice,
-    Segment,
+    FRAME_MAXES,
+    FRAME_SUMS,
+    MQTT_MAXES,
+    MQTT_SUMS,
+    PIECE_ROWS,
+    PIECE_SLICES,
+    Arrivals,
+    Piece,
     add_hosts,
     add_links,
 )
-from agent.features.streams import add_claims, add_mqtt
+from agent.features.sliding import Tally
+from agent.features.streams import ClaimedSlices, add_claims, add_mqtt
+from agent.features.sums import SLICE_SHIFT, KeyedSums
 from agent.records import FeatureMatrix, PacketTable
 
 if TYPE_CHECKING:
@@ -94,9 +101,11 @@ class HostWindows:
         self._hosts = HostTable(salt=self._salt, max_hosts=self._max_hosts, max_new=self._max_new)
         self._memory = Memory(self._max_hosts, self._max_codes)
         self._book = ClaimBook(self._max_hosts)
-        self._last_clock = np.full(2 * self._max_hosts, -1, np.int64)
-        self._open: dict[int, OpenSlice] = {}
-        self._spare: list[OpenSlice] = []
+        self._arrivals = Arrivals(self._max_hosts)
+        self._sums = KeyedSums(len(FRAME_SUMS), len(FRAME_MAXES))
+        self._mqtt = KeyedSums(len(MQTT_SUMS), len(MQTT_MAXES))
+        self._claims = ClaimedSlices(self._max_codes)
+        self._links: dict[int, Tally] = {}
 
     def counters(self) -> Mapping[str, int]:
         """Running totals: frames, what was late, left out, folded or evicted; and hosts now in the table."""
@@ -151,39 +160,52 @@ class HostWindows:
     def _add_rows(
         self, table: PacketTable, frames: Frames, left_out: BoolArray, blocks: list[Block]
     ) -> None:
-        """All frames of a batch, in stretches between two closings of slices."""
+        """All frames of a batch, piece by piece."""
         ts = table.ts_ns
         n = len(ts)
         lookup = _Lookup(self._hosts, frames)
         start = 0
         clock = np.maximum.accumulate(np.maximum(ts, self._clock))
         while start < n:
-            closed = max(int(clock[start] - GRACE_NS) // SLICE_NS, self._first_open)
-            self._close_before(closed, blocks)
-            change = (closed + 1) * SLICE_NS + GRACE_NS
-            stop = int(np.searchsorted(clock[start:], change)) + start
-            stop = min(stop, start + SEGMENT_ROWS, n)
+            self._close_before((int(clock[start]) - GRACE_NS) // SLICE_NS, blocks)
+            stop = self._stop(clock, start, lookup)
             number = ts[start:stop] // SLICE_NS
+            closed = np.maximum((clock[start:stop] - GRACE_NS) // SLICE_NS, self._first_open)
             late = number < closed
-            self._clock = int(clock[stop - 1])
             if late.any() or self._late_run:
                 step = self._step_back(ts[start:stop], clock[start:stop], late)
-                if step >= 0:
+                if step == 0:
+                    self._step(int(ts[start]), blocks)
+                    lookup = _Lookup(self._hosts, frames)
+                    clock[start:] = np.maximum.accumulate(ts[start:])
+                    continue
+                if step > 0:
                     stop = start + step
-                    self._clock = int(clock[max(stop - 1, 0)])
                     number, late = number[:step], late[:step]
-            if stop > start:
-                # `ignore`d and hostless late frames count as late too: they came too late for anything.
-                self._counts["late_frames"] += int(np.count_nonzero(late))
-                outside = late | left_out[start:stop]
-                self._add_segment(
-                    table, lookup, (start, stop), clock[start:stop], number - closed, outside
-                )
-                start = stop
-            else:
-                self._step(int(ts[start]), blocks)
-                lookup = _Lookup(self._hosts, frames)
-                clock[start:] = np.maximum.accumulate(ts[start:])
+            # `ignore`d and hostless late frames count as late too: they came too late for anything.
+            self._counts["late_frames"] += int(np.count_nonzero(late))
+            outside = late | left_out[start:stop]
+            self._clock = int(clock[stop - 1])
+            self._add_piece(table, lookup, (start, stop), clock[start:stop], number, outside)
+            self._close_before((self._clock - GRACE_NS) // SLICE_NS, blocks)
+            start = stop
+
+    def _stop(self, clock: I64, start: int, lookup: _Lookup) -> int:
+        """Where the piece that begins at `start` ends.
+
+        Closing a slice may free slots, and what is freed depends on the frames before. Where that cannot
+        happen within the piece, it runs over several slices; else it ends where a slice closes.
+        """
+        first = max(int(clock[start] - GRACE_NS) // SLICE_NS, self._first_open)
+        stop = min(start + PIECE_ROWS, len(clock))
+        last_ns = (first + PIECE_SLICES) * SLICE_NS
+        stop = start + int(np.searchsorted(clock[start:stop], last_ns))
+        if int(clock[stop - 1]) - GRACE_NS >= (first + 1) * SLICE_NS and not self._hosts.has_room(
+            lookup.n_unknown(start, stop)
+        ):
+            last_ns = (first + 1) * SLICE_NS + GRACE_NS
+            stop = start + int(np.searchsorted(clock[start:stop], last_ns))
+        return stop
 
     def _step_back(self, ts: I64, clock: I64, late: BoolArray) -> int:
         """The frame at which a set-back clock shows (its number in the stretch), -1 if none."""
@@ -209,65 +231,70 @@ class HostWindows:
         self._clock = ts_ns
 
     def _close_before(self, number: int, blocks: list[Block]) -> None:
-        """Close the open slices below `number`, oldest first."""
+        """Close the open slices below `number`."""
         if number <= self._first_open:
             return
         self._first_open = number
-        for slice_no in sorted(s for s in self._open if s < number):
-            window = self._open.pop(slice_no)
-            self._counts["refused_links"] += window.links.n_refused
-            rows = np.flatnonzero(window.active)
-            if len(rows):
-                blocks.append(close(window, self._hosts, self._memory))
-            window.clear(rows)
-            self._spare.append(window)
+        rows = self._sums.take_below(number)
+        if len(rows.keys):
+            numbers = np.unique(rows.keys >> SLICE_SHIFT).tolist()
+            tallies = [self._links.pop(n) if n in self._links else Tally(0) for n in numbers]
+            self._counts["refused_links"] += sum(t.n_refused for t in tallies)
+            closed = Closed(
+                frames=rows,
+                mqtt=self._mqtt.take_below(number),
+                claims=self._claims.sums.take_below(number),
+                numbers=numbers,
+                links=[(t.codes, t.packets) for t in tallies],
+                claimed=[self._claims.take(n) for n in numbers],
+            )
+            blocks.append(close(closed, self._hosts, self._memory))
         gone = self._hosts.make_room(number)
         if len(gone):
-            self._last_clock.reshape(2, -1)[:, gone] = -1
+            self._arrivals.forget(gone)
             self._memory.forget(gone)
 
-    def _window(self, slice_no: int) -> OpenSlice:
-        window = self._open.get(slice_no)
-        if window is None:
-            window = (
-                self._spare.pop() if self._spare else OpenSlice(self._max_hosts, self._max_codes)
-            )
-            window.number = slice_no
-            self._open[slice_no] = window
-        return window
+    def _tally(self, slice_no: int) -> Tally:
+        """The links of an open slice."""
+        return self._links.setdefault(slice_no, Tally(self._max_codes))
 
-    def _add_segment(
+    def _add_piece(
         self,
         table: PacketTable,
         lookup: _Lookup,
         window: tuple[int, int],
         clock: I64,
-        bit: I64,
+        number: I64,
         outside: BoolArray,
     ) -> None:
-        """Frames between two closings: of slice `_first_open` (bit 0) and the next (bit 1)."""
+        """Frames of one piece; `number`: the slice of each, `outside`: those left out."""
         hosts = self._hosts
-        base = self._first_open
-        bit = np.where(outside, 0, bit) if outside.any() else bit
-        src, dst = lookup.slots(*window, outside, bit + base)
-        segment = Segment(
+        inside = number if not outside.any() else number[~outside]
+        if not len(inside):
+            return
+        base, top = int(inside.min()), int(inside.max())
+        if len(inside) < len(number):
+            number = np.where(outside, base, number)
+        src, dst = lookup.slots(*window, outside, number)
+        piece = Piece(
             frames=lookup.frames,
             start=window[0],
             stop=window[1],
             src=src,
             dst=dst,
             clock=clock,
-            bit=bit,
-            slices=(self._window(base), self._window(base + 1)),
+            base=base,
+            number=number - base,
+            one_slice=base == top,
         )
         folded = (src == hosts.folded) | (dst == hosts.folded)
         if folded.any():
             weight = lookup.frames.weight[window[0] : window[1]]
             self._counts["folded_packets"] += int(weight[folded].sum())
-        add_claims(segment, lookup.frames.claims, self._book, hosts)
-        add_hosts(segment, hosts, self._last_clock)
-        add_links(segment, hosts)
-        add_mqtt(segment, table.mqtt, hosts)
+        add_claims(piece, lookup.frames.claims, self._book, hosts, self._claims)
+        add_hosts(piece, hosts, self._arrivals, self._sums)
+        add_links(piece, hosts, self._tally)
+        add_mqtt(piece, table.mqtt, hosts, self._mqtt)
 
 
 class _Lookup:
@@ -276,10 +303,24 @@ class _Lookup:
     def __init__(self, hosts: HostTable, frames: Frames) -> None:
         self.frames = frames
         self._hosts = hosts
+        self._look()
+
+    def _look(self) -> None:
+        """Look everything up, with the table as it stands."""
+        hosts, frames = self._hosts, self.frames
         self._generation = hosts.generation
         self._n_hosts = len(hosts)
         self._src = hosts.lookup(frames.src_hi, frames.src_lo)
         self._dst = hosts.lookup(frames.dst_hi, frames.dst_lo)
+
+    def n_unknown(self, start: int, stop: int) -> int:
+        """How many new hosts these frames can bring, at most."""
+        if self._hosts.generation != self._generation:
+            self._look()
+        return int(
+            np.count_nonzero(self._src[start:stop] < 0)
+            + np.count_nonzero(self._dst[start:stop] < 0)
+        )
 
     def slots(
         self, start: int, stop: int, outside: BoolArray, slice_no: I64

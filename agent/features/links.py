@@ -14,15 +14,14 @@ import numpy as np
 
 from agent.features.frames import ASK, REFUSAL, RESOLVE, SERVICE
 from agent.features.sliding import SlidingSet, contains
+from agent.features.sums import SLOT_BITS, SLOT_MASK, edges
 
 if TYPE_CHECKING:
     from agent.features.hosts import Slots
     from agent.records import I64, BoolArray
 
-SLOT_BITS = 13
 LINK_BITS = 18
 MAC_BITS = 48
-SLOT_MASK = (1 << SLOT_BITS) - 1
 
 SERVICE_COUNTS = (
     "out_services",
@@ -42,7 +41,7 @@ SHORT_COUNTS = (
     "out_arp_targets",
     *SERVICE_COUNTS,
 )
-"""Distinct counts of a slice, in the order of `Links.close`."""
+"""Distinct counts of a slice, in the order of `ClosedLinks.counts`."""
 LONG_COUNTS = (
     "out_peers",
     "in_peers",
@@ -60,14 +59,7 @@ LONG_COUNTS = (
 def ends(codes: I64) -> tuple[I64, I64]:
     """Source and destination slot of link codes."""
     both = codes >> LINK_BITS
-    return both >> SLOT_BITS, both & SLOT_MASK
-
-
-def _unique(codes: I64) -> I64:
-    """Ascending codes without repeats."""
-    if len(codes) < 2:
-        return codes
-    return codes[np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))]
+    return both >> SLOT_BITS & SLOT_MASK, both & SLOT_MASK
 
 
 def _count(slots: I64, n: int) -> I64:
@@ -78,13 +70,14 @@ class Pairs:
     """Pairs of hosts, coded so that the two halves of an exchange differ in the last bit only.
 
     `low slot, high slot, what, who asked, answer`: for IP packets the two directions are each other's
-    answer; for ARP and ND the answer to a request is a claim told to who asked.
+    answer; for ARP and ND the answer to a request is a claim told to who asked. What stands above
+    (which of several slices) is left alone.
     """
 
     def __init__(self, codes: I64) -> None:
         """`codes` as made by `code`."""
         both = codes >> 3
-        low, high, last = both >> SLOT_BITS, both & SLOT_MASK, codes & 7
+        low, high, last = both >> SLOT_BITS & SLOT_MASK, both & SLOT_MASK, codes & 7
         resolve = last >> 2 == 1
         swapped = np.where(resolve, last >> 1 ^ last, last) & 1 == 1
         self.src = np.where(swapped, high, low)
@@ -98,15 +91,15 @@ class Pairs:
         # Links of a pair lie together: IP of any kind and port, then requests, then claims.
         resolve = links >> 16 & 3 == RESOLVE
         groups = links >> LINK_BITS << 2 | np.where(resolve, links & 3, 0)
-        starts = (
-            np.flatnonzero(np.append(True, groups[1:] != groups[:-1])) if len(links) else groups
-        )
+        starts = np.flatnonzero(edges(groups))
+        groups = groups[starts]
         src, dst = ends(links[starts])
         swapped = src > dst
-        answer = groups[starts] & 3 != ASK
+        answer = groups & 3 != ASK
         last = np.where(resolve[starts], 4 | (swapped ^ answer) << 1 | answer, swapped)
         low, high = np.minimum(src, dst), np.maximum(src, dst)
-        return (low << SLOT_BITS | high) << 3 | last, starts
+        above = groups >> 2 * SLOT_BITS + 2
+        return ((above << SLOT_BITS | low) << SLOT_BITS | high) << 3 | last, starts
 
 
 class _PairCounts:
@@ -155,31 +148,32 @@ class _PairCounts:
 def _many_ports(codes: I64) -> tuple[I64, I64, I64]:
     """Clients, servers and numbers of ports, where a client addressed several ports of one server.
 
-    `codes`: services (ascending, unique).
+    `codes`: services (ascending, unique). Clients and servers are slots, below what stands above in the code.
     """
-    same = codes[1:] >> 16 == codes[:-1] >> 16
-    again = np.flatnonzero(same)  # few but in a scan
-    pair = codes[again] >> 16
+    pairs = codes >> 16
+    again = np.flatnonzero(pairs[1:] == pairs[:-1])  # few but in a scan
     if not len(again):
         return again, again, again
-    starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
-    length = np.diff(starts, append=len(pair)) + 1
+    pair = pairs[again]
+    starts = np.flatnonzero(edges(pair))
+    length = np.append(starts[1:], len(pair)) - starts + 1
     what = pair[starts]
     is_service = what & 3 == SERVICE
     both, length = what[is_service] >> 2, length[is_service]
-    return both >> SLOT_BITS, both & SLOT_MASK, length
+    above = both >> 2 * SLOT_BITS << SLOT_BITS
+    return both >> SLOT_BITS, above | both & SLOT_MASK, length
 
 
-def _one_peer(codes: I64, served: I64, n: int) -> tuple[I64, I64]:
+def _one_peer(many: tuple[I64, I64, I64], served: I64, own: I64) -> tuple[I64, I64]:
     """Per host, the most distinct ports with one peer, as client and as server.
 
-    `codes`: services (ascending, unique); `served`: (n,) how many each host addressed.
+    `served`, `own`: (n,) how many services each host addressed, how many own ports were addressed.
     """
-    out, into = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    client, server, length = _many_ports(codes)
+    client, server, length = many
+    out, into = (served > 0).astype(np.int64), (own > 0).astype(np.int64)
     np.maximum.at(out, client, length)
     np.maximum.at(into, server, length)
-    return np.maximum(out, served[0] > 0), np.maximum(into, served[1] > 0)
+    return out, into
 
 
 class _ServiceCounts:
@@ -213,17 +207,81 @@ class _ServiceCounts:
         np.add.at(self._counts[2], src[~served], step)
         np.add.at(self._counts[3], dst[~served], step)
 
-    def counts(self) -> list[I64]:
-        """The counts of SERVICE_COUNTS."""
+    def counts(self, many: tuple[I64, I64, I64]) -> list[I64]:
+        """The counts of SERVICE_COUNTS; `many` as of `_many_ports`."""
         served, own, refuser, refused = self._counts
-        # in_services > 0 wherever somebody addressed it, so it serves as `served` of the other side.
+        return [served, own, *_one_peer(many, served, own), refuser, refused]
+
+
+class ClosedLinks:
+    """The links of slices that close together: codes (ascending) under the number of their slice.
+
+    `code = slice's place among those closed << 44 | link`; a host of a slice is `place << 13 | slot`.
+    """
+
+    def __init__(self, parts: list[tuple[I64, I64]]) -> None:
+        """Codes and packets of each slice."""
+        self.n = len(parts) << SLOT_BITS
+        shift = 2 * SLOT_BITS + LINK_BITS
+        self.codes = np.concatenate([codes | i << shift for i, (codes, _) in enumerate(parts)])
+        self.packets = np.concatenate([packets for _, packets in parts])
+        self.pair_codes, self.pair_starts = Pairs.code(self.codes)
+        places = np.arange(len(parts) + 1)
+        codes = np.sort(self.pair_codes)
+        self._pairs = Pairs(codes)
+        self._pair_place = codes >> 2 * SLOT_BITS + 3 << SLOT_BITS
+        self.pair_parts = _split(codes, places << 2 * SLOT_BITS + 3)
+        what = self.codes >> 16 & 3
+        self.service_at = np.flatnonzero(what == SERVICE)
+        self.services = self.codes[(what == SERVICE) | (what == REFUSAL)]
+        self.service_parts = _split(self.services, places << shift)
+        own = self.codes[self.service_at]
+        server = (own >> shift) << SLOT_BITS | ends(own)[1]
+        own = np.sort(server << 16 | own & 0xFFFF)
+        self.own = own[edges(own)]
+        self.own_parts = _split(self.own, places << SLOT_BITS + 16)
+
+    def counts(self, new_pairs: list[I64], new_services: list[I64]) -> list[I64]:
+        """(n,) each of the SHORT_COUNTS; what is new in each slice as `Links.see` said."""
+        n, pairs, place = self.n, self._pairs, self._pair_place
+        ip, asks = pairs.ip, pairs.asks
+        fresh = [Pairs(codes) for codes in new_pairs]
+        new_src, new_dst = (
+            np.concatenate(
+                [(p.src, p.dst)[end][p.ip] | i << SLOT_BITS for i, p in enumerate(fresh)]
+            )
+            for end in (0, 1)
+        )
+        opened = [ends(codes) for codes in new_services]
+        prober, probed = (
+            np.concatenate([e[end] | i << SLOT_BITS for i, e in enumerate(opened)])
+            for end in (0, 1)
+        )
+        src, dst = ends(self.services)
+        above = self.services >> 2 * SLOT_BITS + LINK_BITS << SLOT_BITS
+        src, dst = src | above, dst | above
+        refusals = self.services >> 16 & 3 == REFUSAL
+        served, own = _count(src[~refusals], n), _count(self.own >> 16, n)
         return [
+            _count((pairs.src | place)[ip], n),
+            _count((pairs.dst | place)[ip], n),
+            _count(new_src, n),
+            _count(new_dst, n),
+            _count(prober, n),
+            _count(probed, n),
+            _count((pairs.src | place)[asks], n),
             served,
             own,
-            *_one_peer(self.set.codes, np.stack([served, own]), self._n),
-            refuser,
-            refused,
+            *_one_peer(_many_ports(self.services), served, own),
+            _count(src[refusals], n),
+            _count(dst[refusals], n),
         ]
+
+
+def _split(codes: I64, bounds: I64) -> list[I64]:
+    """Ascending codes cut at bounds, each part without what its bound adds."""
+    at = np.searchsorted(codes, bounds).tolist()
+    return [codes[a:b] - low for a, b, low in zip(at, at[1:], bounds.tolist(), strict=False)]
 
 
 class Links:
@@ -241,43 +299,19 @@ class Links:
         sets = (self._pairs.set, self._services.set, self._services.own, self._macs)
         return sum(s.n_evicted for s in sets)
 
-    def close(self, slice_no: int, links: I64, claimed: list[int]) -> list[I64]:
-        """Take a closed slice in: its links (ascending, unique) and `slot, MAC` claims; its SHORT_COUNTS."""
-        n = self._n
-        codes = np.sort(Pairs.code(links)[0])
-        entered = Pairs(self._pairs.see(slice_no, codes))
-        pairs = Pairs(codes)
-        what = links >> 16 & 3
-        services = links[(what == SERVICE) | (what == REFUSAL)]
-        served = services >> 16 & 3 == SERVICE
-        src, dst = ends(services)
-        own = _unique(np.sort((dst << 16 | services & 0xFFFF)[served]))
-        prober, probed = ends(self._services.see(slice_no, services, own))
-        macs = np.unique(np.array(claimed, np.int64))
+    def see(
+        self, slice_no: int, pairs: I64, services: I64, own: I64, claimed: I64
+    ) -> tuple[I64, I64]:
+        """Take a closed slice in; its pairs and its services that were not seen in the 59 slices before.
+
+        `claimed`: `slot << 48 | MAC` of claims; all four ascending and unique.
+        """
         self._macs.expire(slice_no)
-        self._macs.see(slice_no, macs)
-        n_served, n_own = _count(src[served], n), _count(own >> 16, n)
-        return [
-            _count(pairs.src[pairs.ip], n),
-            _count(pairs.dst[pairs.ip], n),
-            _count(entered.src[entered.ip], n),
-            _count(entered.dst[entered.ip], n),
-            _count(prober, n),
-            _count(probed, n),
-            _count(pairs.src[pairs.asks], n),
-            n_served,
-            n_own,
-            *_one_peer(services, np.stack([n_served, n_own]), n),
-            _count(src[~served], n),
-            _count(dst[~served], n),
-        ]
+        self._macs.see(slice_no, claimed)
+        return self._pairs.see(slice_no, pairs), self._services.see(slice_no, services, own)
 
-    def probed(self) -> tuple[I64, I64, I64]:
-        """Clients, servers and numbers of ports of the last 60 slices, where there were several."""
-        return _many_ports(self._services.set.codes)
-
-    def long(self) -> list[I64]:
-        """Per host the LONG_COUNTS, the slice that was closed last included."""
+    def long(self) -> tuple[list[I64], tuple[I64, I64, I64]]:
+        """Per host the LONG_COUNTS; and clients, servers and numbers of ports where there were several."""
         codes = self._macs.codes
         slot = codes >> MAC_BITS
         addresses = np.zeros(self._n, np.int64)
@@ -285,12 +319,14 @@ class Links:
             mac = codes & ((1 << MAC_BITS) - 1)
             _, at, counts = np.unique(mac, return_inverse=True, return_counts=True)
             np.maximum.at(addresses, slot, counts[at])
-        return [
+        many = _many_ports(self._services.set.codes)
+        counts = [
             *self._pairs.counts,
-            *self._services.counts(),
+            *self._services.counts(many),
             _count(slot, self._n),
             addresses,
         ]
+        return counts, many
 
     def forget(self, gone: Slots) -> None:
         """Forget the hosts whose slots were freed."""

@@ -1,22 +1,29 @@
-"""A closed slice as rows: raw integer columns per active host, then the features of the schema.
+"""Closed slices as rows: raw integer columns per active host, then the features of the schema.
 
-`Memory` holds what outlives a slice: sums and sets over 60 slices. `close` turns an open slice into a
-`Block` of raw integers; `matrix` divides and rounds many blocks at once. It never looks at a frame.
+`Memory` holds what outlives a slice: sums and sets over 60 slices. `close` turns the slices that close
+together into a `Block` of raw integers; `matrix` divides and rounds. It never looks at a frame.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agent.features.frames import SERVICE
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import SCHEMA, SIDES, SPECS, Spec
-from agent.features.links import LONG_COUNTS, SHORT_COUNTS, Links, Pairs, ends
-from agent.features.slices import MAXES, SUMS, OpenSlice
-from agent.features.sliding import SlidingSums
+from agent.features.links import LONG_COUNTS, SHORT_COUNTS, ClosedLinks, Links, ends
+from agent.features.slices import (
+    CLAIM_SUMS,
+    FRAME_SUMS,
+    MAXES,
+    MQTT_SUMS,
+    SUMS,
+)
+from agent.features.sliding import SlidingSums, capped
+from agent.features.sums import SLOT_BITS, SLOT_MASK, Rows, edges
 from agent.records import FeatureMatrix, Subjects
 
 if TYPE_CHECKING:
@@ -26,7 +33,6 @@ SLICE_NS = 1_000_000_000
 
 _RAW_60 = {c.removesuffix("_60") for s in SPECS for c in (*s.top, *s.bottom) if c.endswith("_60")}
 LONG_SUMS = tuple(c for c in SUMS if any(f"{side}_{c}" in _RAW_60 for side in SIDES))
-_LONG_AT = np.array([SUMS.index(c) for c in LONG_SUMS])
 RAW = (
     *(f"{side}_{c}" for side in SIDES for c in SUMS),
     *(f"{side}_{c}" for side in SIDES for c in MAXES),
@@ -38,28 +44,126 @@ RAW = (
 )
 """Names of the raw columns of a block."""
 _RAW_INDEX = {name: i for i, name in enumerate(RAW)}
+_LONG_FROM = np.array([_RAW_INDEX[f"{side}_{c}"] for side in SIDES for c in LONG_SUMS])
+_N_LONG = len(_LONG_FROM) + 3
+_MAXES_AT = 2 * len(SUMS)
+_SHORT_AT = _MAXES_AT + 2 * len(MAXES)
+_LONG_AT = _SHORT_AT + len(SHORT_COUNTS)
+_LONG_COUNTS_AT = _LONG_AT + _N_LONG
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Block:
-    """Rows of one slice: raw (r, len(RAW)) int64, and their subjects."""
+    """Rows of some slices: raw (len(RAW), r) int64, the slice of each, and their subjects."""
 
-    number: int
     raw: I64
+    number: I64
     subjects: Subjects
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Closed:
+    """What was gathered of slices that close together; rows by key as in `agent.features.sums`."""
+
+    frames: Rows
+    mqtt: Rows
+    claims: Rows
+    numbers: list[int]
+    """The slices that have frames, ascending."""
+    links: list[tuple[I64, I64]]
+    """Of each its link codes and their packets."""
+    claimed: list[tuple[I64, dict[int, int]]]
+    """Of each the claims `slot << 48 | MAC`, and the rival MAC by slot."""
 
 
 class Memory:
     """What the last 60 slices hold."""
 
     def __init__(self, max_hosts: int, max_codes: int) -> None:
-        self.sums = SlidingSums(max_hosts, 2 * len(LONG_SUMS) + 3)
+        self.sums = SlidingSums(max_hosts, _N_LONG)
         self.links = Links(max_hosts, max_codes)
 
     def forget(self, gone: Slots) -> None:
         """Forget the hosts whose slots were freed."""
         self.sums.forget(gone)
         self.links.forget(gone)
+
+
+def _raw(closed: Closed) -> tuple[I64, I64]:
+    """Raw columns of the slices themselves, and per row `slice << 13 | slot`; rows by slice and slot."""
+    pair = closed.frames.keys >> 1
+    first = edges(pair)
+    row_keys = pair[first]
+    raw = np.zeros((len(RAW), len(row_keys)), np.int64)
+    at = 0
+    for part, n_sums, n_maxes, max_at in (
+        (closed.frames, len(FRAME_SUMS), 2, 0),
+        (closed.mqtt, len(MQTT_SUMS), 1, 2),
+        (closed.claims, len(CLAIM_SUMS), 0, 3),
+    ):
+        if len(part.keys):
+            row = np.searchsorted(row_keys, part.keys >> 1)
+            for side in (0, 1):
+                mine = np.flatnonzero(part.keys & 1 == side)
+                to = at + side * len(SUMS)
+                raw[to : to + n_sums, row[mine]] = part.sums[mine].T
+                to = _MAXES_AT + side * len(MAXES) + max_at
+                raw[to : to + n_maxes, row[mine]] = part.maxes[mine].T
+        at += n_sums
+    return raw, row_keys
+
+
+def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
+    """The rows of slices that close together, ordered by slice and address; the memory moves on."""
+    raw, row_keys = _raw(closed)
+    slot = row_keys & SLOT_MASK
+    number = row_keys >> SLOT_BITS
+    bounds = np.searchsorted(number, [*closed.numbers, closed.numbers[-1] + 1]).tolist()
+    addend = np.empty((len(slot), _N_LONG), np.int32)
+    addend[:, : len(_LONG_FROM)] = capped(raw[_LONG_FROM]).T
+    for i, name in enumerate(("out_packets", "in_packets", "out_mac_changes")):
+        addend[:, len(_LONG_FROM) + i] = raw[_RAW_INDEX[name]] > 0
+    long_sums = np.empty((len(slot), _N_LONG), np.int64)
+    links = ClosedLinks(closed.links)
+    new_pairs, new_services = [], []
+    mac = np.zeros(len(slot), np.uint64)
+    probed = np.full(len(slot), -1, np.int64)
+    sent = closed.frames.keys & 1 == 0
+    sender_keys, sender_macs = closed.frames.keys[sent] >> 1, closed.frames.last[sent]
+    sender_bounds = np.searchsorted(sender_keys >> SLOT_BITS, [*closed.numbers, number[-1] + 1])
+    for i, slice_no in enumerate(closed.numbers):
+        a, b = bounds[i], bounds[i + 1]
+        here = slot[a:b]
+        memory.sums.push(slice_no, here, addend[a:b], hosts.since)
+        long_sums[a:b] = memory.sums.totals[here]
+        fresh = memory.links.see(
+            slice_no,
+            links.pair_parts[i],
+            links.service_parts[i],
+            links.own_parts[i],
+            closed.claimed[i][0],
+        )
+        new_pairs.append(fresh[0])
+        new_services.append(fresh[1])
+        counts, many = memory.links.long()
+        for j, column in enumerate(counts, start=_LONG_COUNTS_AT):
+            raw[j, a:b] = column[here]
+        probed[a:b] = _top(*many, hosts.max_hosts)[0][here]
+        c, d = sender_bounds[i : i + 2]
+        hosts.mac[sender_keys[c:d] & SLOT_MASK] = sender_macs[c:d]
+        mac[a:b] = hosts.mac[here]
+    raw[_LONG_AT : _LONG_AT + _N_LONG] = long_sums.T
+    place = np.repeat(np.arange(len(closed.numbers)) << SLOT_BITS, np.diff(bounds)) | slot
+    for j, column in enumerate(links.counts(new_pairs, new_services), start=_SHORT_AT):
+        raw[j] = column[place]
+    order = np.lexsort((hosts.lo[slot], hosts.hi[slot], number))
+    subjects = _subjects(closed, links, hosts, slot, place, raw[_RAW_INDEX["in_folded"]])
+    subjects = {**subjects, "mac": mac, **_addresses("probed", probed, hosts)}
+    return Block(
+        raw=raw[:, order],
+        number=number[order],
+        subjects=Subjects(**{name: column[order] for name, column in subjects.items()}),
+    )
 
 
 def _top(key: I64, value: I64, packets: I64, n: int) -> tuple[I64, I64]:
@@ -72,95 +176,77 @@ def _top(key: I64, value: I64, packets: I64, n: int) -> tuple[I64, I64]:
     return out, best
 
 
-def close(window: OpenSlice, hosts: HostTable, memory: Memory) -> Block:
-    """The rows of a slice, for its active hosts in the order of their addresses; the memory moves on."""
-    rows = np.flatnonzero(window.active)
-    rows = rows[np.lexsort((hosts.lo[rows], hosts.hi[rows]))]
-    number = window.number
-    sums, maxes = window.sums[:, rows], window.maxes[:, rows]
-    short = memory.links.close(number, window.links.codes, window.claimed)
-    flags = np.empty((len(rows), 3), np.int64)
-    flags[:, :2] = (sums[:, :, SUMS.index("packets")] > 0).T
-    flags[:, 2] = sums[0, :, SUMS.index("mac_changes")] > 0
-    long = np.concatenate([*sums[:, :, _LONG_AT], flags], axis=1)
-    memory.sums.push(number, rows, long, hosts.since)
-    raw = np.concatenate(
-        [
-            *sums,
-            *maxes,
-            np.stack([c[rows] for c in short], axis=1),
-            memory.sums.totals[rows],
-            np.stack([c[rows] for c in memory.links.long()], axis=1),
-        ],
-        axis=1,
-    )
-    return Block(number=number, raw=raw, subjects=_subjects(window, hosts, rows, memory.links))
-
-
-def _subjects(window: OpenSlice, hosts: HostTable, rows: I64, links: Links) -> Subjects:
-    """Whom the rows are about, and the context that alerts need."""
-    n = hosts.max_hosts
-    codes, link_packets = window.links.codes, window.links.packets
-    pair_codes, starts = Pairs.code(codes)
-    ip = np.flatnonzero(pair_codes & 4 == 0)
-    src, dst = ends(codes[starts[ip]])
-    packets = np.add.reduceat(link_packets, starts)[ip] if len(ip) else link_packets[:0]
-    in_peer, in_packets = _top(dst, src, packets, n)
-    out_peer, out_packets = _top(src, dst, packets, n)
-    served = np.flatnonzero(codes >> 16 & 3 == SERVICE)
-    port = codes[served] & 0xFFFF
-    client, server = ends(codes[served])
-    in_port, out_port = (_top_port(end, port, link_packets[served], n) for end in (server, client))
-    probed = _top(*links.probed(), n)[0]
-    new = hosts.admitted[src] == window.number
-    folded = window.sums[1, :, SUMS.index("folded")]
-    rival = np.zeros(n, np.uint64)
-    for slot, mac in window.rivals.items():
-        rival[slot] = mac
-
-    def address(of: I64, half: U64) -> U64:
-        slots = of[rows]
-        return np.where(slots >= 0, half[slots], np.uint64(0))
-
-    return Subjects(
-        hi=hosts.hi[rows],
-        lo=hosts.lo[rows],
-        mac=hosts.mac[rows],
-        in_peer_hi=address(in_peer, hosts.hi),
-        in_peer_lo=address(in_peer, hosts.lo),
-        in_peer_packets=in_packets[rows],
-        out_peer_hi=address(out_peer, hosts.hi),
-        out_peer_lo=address(out_peer, hosts.lo),
-        out_peer_packets=out_packets[rows],
-        in_port=in_port[rows].astype(np.int32),
-        out_port=out_port[rows].astype(np.int32),
-        in_new_sources=(np.bincount(dst[new], minlength=n) + folded)[rows],
-        rival_mac=rival[rows],
-        probed_hi=address(probed, hosts.hi),
-        probed_lo=address(probed, hosts.lo),
-    )
-
-
-def _top_port(slot: I64, port: I64, packets: I64, n: int) -> I64:
+def _top_port(host: I64, port: I64, packets: I64, n: int) -> I64:
     """Per host the port with the most packets, the lowest of equals; -1 none."""
-    key = slot << 16 | port
+    key = host << 16 | port
     order = np.argsort(key, kind="stable")
-    unique, first = np.unique(key[order], return_index=True)
-    if not len(unique):
+    key = key[order]
+    starts = np.flatnonzero(edges(key))
+    if not len(starts):
         return np.full(n, -1, np.int64)
-    return _top(unique >> 16, unique & 0xFFFF, np.add.reduceat(packets[order], first), n)[0]
+    unique = key[starts]
+    return _top(unique >> 16, unique & 0xFFFF, np.add.reduceat(packets[order], starts), n)[0]
+
+
+def _addresses(name: str, slots: I64, hosts: HostTable) -> dict[str, U64]:
+    """Addresses of slots, 0 where -1."""
+    some = slots >= 0
+    return {
+        f"{name}_{half}": np.where(some, column[slots], np.uint64(0))
+        for half, column in (("hi", hosts.hi), ("lo", hosts.lo))
+    }
+
+
+def _subjects(
+    closed: Closed, links: ClosedLinks, hosts: HostTable, slot: I64, place: I64, folded: I64
+) -> dict[str, NDArray[Any]]:
+    """Whom the rows are about, and the context that alerts need; `place` as in `ClosedLinks`."""
+    n = links.n
+    starts = links.pair_starts
+    packets = np.add.reduceat(links.packets, starts) if len(starts) else links.packets
+    ip = np.flatnonzero(links.pair_codes & 4 == 0)
+    codes, packets = links.codes[starts[ip]], packets[ip]
+    above = codes >> 44 << SLOT_BITS
+    src, dst = ends(codes)
+    in_peer, in_packets = _top(above | dst, src, packets, n)
+    out_peer, out_packets = _top(above | src, dst, packets, n)
+    new = hosts.admitted[src] == np.array(closed.numbers)[above >> SLOT_BITS]
+    new_sources = np.bincount((above | dst)[new], minlength=n)
+    services = links.codes[links.service_at]
+    above = services >> 44 << SLOT_BITS
+    client, server = ends(services)
+    packets, port = links.packets[links.service_at], services & 0xFFFF
+    in_port, out_port = (
+        _top_port(above | end, port, packets, n)[place].astype(np.int32) for end in (server, client)
+    )
+    rival = np.zeros(n, np.uint64)
+    for i, (_, rivals) in enumerate(closed.claimed):
+        for at, mac in rivals.items():
+            rival[i << SLOT_BITS | at] = mac
+    return {
+        "hi": hosts.hi[slot],
+        "lo": hosts.lo[slot],
+        **_addresses("in_peer", in_peer[place], hosts),
+        "in_peer_packets": in_packets[place],
+        **_addresses("out_peer", out_peer[place], hosts),
+        "out_peer_packets": out_packets[place],
+        "in_port": in_port,
+        "out_port": out_port,
+        "in_new_sources": new_sources[place] + folded,
+        "rival_mac": rival[place],
+    }
 
 
 _COMPOSED = tuple(s for s in SPECS if s.dtype != "count" or len(s.top) > 1)
-_POOL = {name: i for i, name in enumerate((*RAW, *(s.name for s in _COMPOSED)))}
-_PICK = np.array([_POOL[s.name if s in _COMPOSED else s.top[0]] for s in SPECS])
-"""Where each feature stands among raw and composed columns."""
+_SINGLE = [(i, _RAW_INDEX[s.top[0]]) for i, s in enumerate(SPECS) if s not in _COMPOSED]
+_SINGLE_TO, _SINGLE_FROM = (np.array(column) for column in zip(*_SINGLE, strict=True))
+_COMPOSED_TO = [i for i, s in enumerate(SPECS) if s in _COMPOSED]
 
 
 def _sum(raw: I64, names: tuple[str, ...]) -> I64:
-    out = raw[:, _RAW_INDEX[names[0]]]
+    out: I64 = raw[_RAW_INDEX[names[0]]]
     for name in names[1:]:
-        out = out + raw[:, _RAW_INDEX[name]]
+        out = out + raw[_RAW_INDEX[name]]
     return out
 
 
@@ -173,7 +259,7 @@ def _compose(raw: I64, spec: Spec) -> F32:
     if spec.dtype == "ratio":
         top = _sum(raw, spec.top)
     else:
-        squares, total = (raw[:, _RAW_INDEX[name]] for name in spec.top)
+        squares, total = (raw[_RAW_INDEX[name]] for name in spec.top)
         mean = total // divisor  # whole: then the sum of squares about it is whole too
         top = squares - 2 * mean * total + n * mean * mean
     value = top / divisor  # int64 by int64 is one float64 division
@@ -184,47 +270,46 @@ def _compose(raw: I64, spec: Spec) -> F32:
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:
-    """Many blocks as one feature matrix, in their order."""
-    raw = np.concatenate([b.raw for b in blocks]) if blocks else np.zeros((0, len(RAW)), np.int64)
-    pool = np.empty((len(raw), len(_POOL)), np.float32)
-    pool[:, : len(RAW)] = raw
-    for i, spec in enumerate(_COMPOSED, start=len(RAW)):
-        pool[:, i] = _compose(raw, spec)
-    numbers = np.repeat(
-        np.array([b.number for b in blocks], np.int64), [len(b.raw) for b in blocks]
-    )
+    """Blocks as one feature matrix, in their order."""
+    if not blocks:
+        blocks = [_EMPTY]
+    columns = np.empty((len(SPECS), sum(len(b.number) for b in blocks)), np.float32)
+    at = 0
+    for block in blocks:
+        n = len(block.number)
+        into = columns[:, at : at + n]
+        into[_SINGLE_TO] = block.raw[_SINGLE_FROM]
+        for i in _COMPOSED_TO:
+            into[i] = _compose(block.raw, SPECS[i])
+        at += n
+    number = np.concatenate([b.number for b in blocks])
     return FeatureMatrix(
         schema=SCHEMA,
-        values=pool.take(_PICK, axis=1),
+        values=np.ascontiguousarray(columns.T),
         subjects=_join([b.subjects for b in blocks]),
-        start_ns=numbers * SLICE_NS,
-        end_ns=(numbers + 1) * SLICE_NS,
+        start_ns=number * SLICE_NS,
+        end_ns=(number + 1) * SLICE_NS,
     )
-
-
-_SUBJECT_TYPES = {
-    "hi": np.uint64,
-    "lo": np.uint64,
-    "mac": np.uint64,
-    "in_peer_hi": np.uint64,
-    "in_peer_lo": np.uint64,
-    "in_peer_packets": np.int64,
-    "out_peer_hi": np.uint64,
-    "out_peer_lo": np.uint64,
-    "out_peer_packets": np.int64,
-    "in_port": np.int32,
-    "out_port": np.int32,
-    "in_new_sources": np.int64,
-    "rival_mac": np.uint64,
-    "probed_hi": np.uint64,
-    "probed_lo": np.uint64,
-}
 
 
 def _join(parts: list[Subjects]) -> Subjects:
-    return Subjects(
-        **{
-            name: np.concatenate([getattr(p, name) for p in parts]) if parts else np.zeros(0, dtype)
-            for name, dtype in _SUBJECT_TYPES.items()
-        }
-    )
+    if len(parts) == 1:
+        return parts[0]
+    names = Subjects.__dataclass_fields__
+    return Subjects(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+
+
+def _nobody() -> Subjects:
+    """No subjects at all, each column of its type."""
+    types = {
+        **dict.fromkeys(Subjects.__dataclass_fields__, np.uint64),
+        **dict.fromkeys(("in_peer_packets", "out_peer_packets", "in_new_sources"), np.int64),
+        **dict.fromkeys(("in_port", "out_port"), np.int32),
+    }
+    empty: dict[str, Any] = {name: np.zeros(0, dtype) for name, dtype in types.items()}
+    return Subjects(**empty)
+
+
+_EMPTY = Block(
+    raw=np.zeros((len(RAW), 0), np.int64), number=np.zeros(0, np.int64), subjects=_nobody()
+)

@@ -1,15 +1,16 @@
-"""Open slices: sums per host and side, added to as frames come, in any cut.
+"""Frames of a piece, grouped by slice, host and side: classes, sizes, gaps, and who addressed whom.
 
-Each function takes one segment of at most 16,384 frames whose hosts are already slots, groups it by one
-integer sort, and adds the groups to the slice that each frame belongs to (at most two are open). All sums
-are int64, or float64 of whole numbers below 2^53, so the order of addition cannot matter.
+A piece is at most 16,384 frames within 32 slices whose hosts are already slots. It is grouped by one integer
+sort and reduced; all sums are int64, or float64 of whole numbers below 2^53, so the order of addition
+cannot matter. Gaps and changes of MAC are between a host's frames as they came, whatever their slice.
 
 It never looks at an address, and never keeps a frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +19,20 @@ from numpy.typing import NDArray
 from agent.features.frames import Frames
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import CLASSES, MQTT_CLASSES
-from agent.features.links import LINK_BITS, SLOT_BITS
+from agent.features.links import LINK_BITS
 from agent.features.sliding import Tally
+from agent.features.sums import SLICE_SHIFT, SLOT_BITS, KeyedSums, Rows, edges
 
 if TYPE_CHECKING:
-    from agent.records import I64
+    from collections.abc import Callable
 
-SEGMENT_ROWS = 1 << 14
+    from agent.records import I64, U64
+
+PIECE_ROWS = 1 << 14
 _ROW_BITS = 14
+PIECE_SLICES = 32
+"""5 bits of slice + 44 of link + 14 of row fill the 63 bits of a sort key."""
+_CODE_BITS = 2 * SLOT_BITS + LINK_BITS
 
 FRAME_SUMS = (
     *CLASSES,
@@ -40,52 +47,34 @@ FRAME_SUMS = (
     "gap_squares",
     "mac_changes",
 )
-MQTT_SUMS = (
-    *MQTT_CLASSES,
-    "mqtt_frames",
-    "mqtt_publish_bytes",
-    "mqtt_dup",
-    "mqtt_violation",
-)
+FRAME_MAXES = ("size_max", "gap_max")
+MQTT_SUMS = (*MQTT_CLASSES, "mqtt_frames", "mqtt_publish_bytes", "mqtt_dup", "mqtt_violation")
+MQTT_MAXES = ("mqtt_keep_alive_max",)
 CLAIM_SUMS = ("arp_unasked", "arp_contradiction", "arp_two_way", "arp_announcement")
 SUMS = (*FRAME_SUMS, *MQTT_SUMS, *CLAIM_SUMS)
-MAXES = ("size_max", "gap_max", "mqtt_keep_alive_max")
+MAXES = (*FRAME_MAXES, *MQTT_MAXES)
 _N_CLASSES = len(CLASSES)
-MQTT_AT = len(FRAME_SUMS)
-CLAIMS_AT = MQTT_AT + len(MQTT_SUMS)
 
 MAX_GAP_US = 60_000_000
 """Longest gap that counts: the long horizon. Squares of microseconds of 60 s stay below 2^63, of ns not."""
 
 
-class OpenSlice:
-    """Sums of one slice: `sums` (2, hosts, len(SUMS)) int64, `maxes` (2, hosts, 3); 0 out, 1 in."""
+class Arrivals:
+    """Of each host the frame before: (2 * max_hosts,) its event time, out then in, -1 none; its MAC, 0 none."""
 
-    def __init__(self, max_hosts: int, max_links: int) -> None:
-        self.number = -1
-        self.sums = np.zeros((2, max_hosts, len(SUMS)), np.int64)
-        self.maxes = np.zeros((2, max_hosts, len(MAXES)), np.int64)
-        self.active = np.zeros(max_hosts, np.bool_)
-        self.links = Tally(max_links)
-        self.claimed: list[int] = []
-        """Slot << 48 | MAC of each claim."""
-        self.rivals: dict[int, int] = {}
-        """Slot to the MAC that contradicts, or that claims two ways."""
+    def __init__(self, max_hosts: int) -> None:
+        self.clock = np.full(2 * max_hosts, -1, np.int64)
+        self.mac = np.zeros(max_hosts, np.uint64)
 
-    def clear(self, rows: NDArray[np.intp]) -> None:
-        """Make it a fresh slice; `rows` are the hosts that were active."""
-        self.sums[:, rows] = 0
-        self.maxes[:, rows] = 0
-        self.active[rows] = False
-        self.links = Tally(self.links.max_codes)
-        self.claimed = []
-        self.rivals = {}
-        self.number = -1
+    def forget(self, slots: Slots) -> None:
+        """Forget the hosts whose slots were freed."""
+        self.clock.reshape(2, -1)[:, slots] = -1
+        self.mac[slots] = 0
 
 
 @dataclass(slots=True, kw_only=True)
-class Segment:
-    """At most 16,384 frames of a batch, between two closings of slices."""
+class Piece:
+    """At most 16,384 frames of a batch within 32 slices."""
 
     frames: Frames
     start: int
@@ -95,22 +84,12 @@ class Segment:
     """(n,) slots; `hosts.none` where a frame has no host on that side or is left out."""
     clock: I64
     """(n,) the latest event time seen up to each frame [ns]."""
-    bit: I64
-    """(n,) 0 or 1: which of `slices`."""
-    slices: tuple[OpenSlice, OpenSlice]
-    one_slice: bool = field(init=False)
+    base: int
+    """The first slice."""
+    number: I64
+    """(n,) each frame's slice, counted from `base`."""
+    one_slice: bool
     """All frames are of one slice."""
-
-    def __post_init__(self) -> None:
-        self.one_slice = not len(self.bit) or bool((self.bit == self.bit[0]).all())
-
-
-def edges(values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) True where a run of equal values begins."""
-    out = np.empty(len(values), np.bool_)
-    out[:1] = True
-    np.not_equal(values[1:], values[:-1], out=out[1:])
-    return out
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,176 +97,157 @@ class _Runs:
     """Frames sorted by side, host and order, cut where the host or the slice changes."""
 
     order: NDArray[np.intp]
-    """(m,) row in the segment."""
+    """(m,) row in the piece."""
     first: NDArray[np.intp]
     """Where a (side, host) begins."""
     here: Slots
     """Of each (side, host) its index `side * max_hosts + slot`."""
     starts: NDArray[np.intp]
     """Where a run begins."""
-    who: Slots
-    """Of each run its index."""
-    bit: I64
-    """Of each run its slice."""
+    keys: I64
+    """Of each run its key in the sums."""
     n_out: int
     """How many of the m are on the out side; they come first."""
 
 
-def _runs(segment: Segment, max_hosts: int) -> _Runs | None:
+def _runs(piece: Piece, max_hosts: int) -> _Runs | None:
     """One integer sort groups both sides: `side, slot, row`."""
-    out = np.flatnonzero(segment.src < max_hosts)
-    into = np.flatnonzero(segment.dst < max_hosts)
+    out = np.flatnonzero(piece.src < max_hosts)
+    into = np.flatnonzero(piece.dst < max_hosts)
     if not len(out) and not len(into):
         return None
-    slots = np.concatenate([segment.src[out], segment.dst[into] + max_hosts])
+    slots = np.concatenate([piece.src[out], piece.dst[into] + max_hosts])
     key = slots << _ROW_BITS | np.concatenate([out, into])
     key = key.astype(np.int32)  # 1 + 13 + 14 bits: half the width sorts twice as fast
     key.sort()
-    order = (key & (SEGMENT_ROWS - 1)).astype(np.intp)
+    order = (key & (PIECE_ROWS - 1)).astype(np.intp)
     index = key >> _ROW_BITS
     edge = edges(index)
     first = np.flatnonzero(edge)
-    starts, bit = first, segment.bit[:1]
-    if not segment.one_slice:
-        of_row = segment.bit[order]
+    if piece.one_slice:
+        starts = first
+        number = piece.number[:1]
+    else:
+        of_row = piece.number[order]
         starts = np.flatnonzero(edge | edges(of_row))
-        bit = of_row[starts]
+        number = of_row[starts]
+    who = index[starts].astype(np.int64)
+    side = who >= max_hosts
     return _Runs(
         order=order,
         first=first,
         here=index[first].astype(np.int64),
         starts=starts,
-        who=index[starts].astype(np.int64),
-        bit=bit,
+        keys=(number + piece.base << SLICE_SHIFT) | (who - side * max_hosts) << 1 | side,
         n_out=len(out),
     )
 
 
-def add_hosts(segment: Segment, hosts: HostTable, last_clock: I64) -> None:
-    """Frames of each host on either side: classes, sizes, gaps.
-
-    `last_clock`: (2 * max_hosts,) event time of each host's frame before, out then in; -1 unknown [ns].
-    """
-    runs = _runs(segment, hosts.max_hosts)
+def add_hosts(piece: Piece, hosts: HostTable, arrivals: Arrivals, sums: KeyedSums) -> None:
+    """Frames of each host on either side, into `sums` (columns FRAME_SUMS, FRAME_MAXES; last: the MAC)."""
+    runs = _runs(piece, hosts.max_hosts)
     if runs is None:
         return
-    frames = segment.frames
-    window = slice(segment.start, segment.stop)
+    frames = piece.frames
+    window = slice(piece.start, piece.stop)
     order, starts = runs.order, runs.starts
-    lengths = np.diff(starts, append=len(order))
-    part = np.zeros((len(starts), len(FRAME_SUMS)), np.int64)
-    run = np.repeat(np.arange(len(starts)) * _N_CLASSES, lengths)
+    n = len(starts)
+    ends = np.append(starts[1:], len(order))
+    lengths = ends - starts
+    part = np.zeros((n, len(FRAME_SUMS)), np.int64)
+    run = np.repeat(np.arange(0, n * _N_CLASSES, _N_CLASSES), lengths)
     run += frames.frame_class[window][order]
     weight = None if frames.all_single else frames.weight[window][order]
-    counts = np.bincount(run, weights=weight, minlength=len(starts) * _N_CLASSES)
-    part[:, :_N_CLASSES] = counts.reshape(-1, _N_CLASSES)
+    counts = np.bincount(run, weights=weight, minlength=n * _N_CLASSES)
+    part[:, :_N_CLASSES] = counts.reshape(n, _N_CLASSES)
     at = _N_CLASSES
-    n_sums = len(frames.sums)
-    part[:, at : at + n_sums] = np.add.reduceat(frames.sums[:, window][:, order], starts, axis=1).T
-    at += n_sums
-    folded_out, folded_in = segment.dst == hosts.folded, segment.src == hosts.folded
+    for column in frames.sums[:, window]:
+        part[:, at] = np.add.reduceat(column[order], starts)
+        at += 1
+    folded_out, folded_in = piece.dst == hosts.folded, piece.src == hosts.folded
     if folded_out.any() or folded_in.any():
         folded = np.where(np.arange(len(order)) < runs.n_out, folded_out[order], folded_in[order])
         folded = folded if weight is None else weight * folded
         part[:, at] = np.add.reduceat(folded.astype(np.int64), starts)
-    gap, unknown = _gaps(segment.clock[order], runs, last_clock)
+    gap, unknown = _gaps(piece.clock[order], runs, arrivals)
     part[:, at + 1] = lengths
     part[np.searchsorted(starts, runs.first[unknown]), at + 1] -= 1
     part[:, at + 2] = np.add.reduceat(gap, starts)
     part[:, at + 3] = np.add.reduceat(gap * gap, starts)
-    _mac_changes(frames.src_mac[window], runs, hosts, part[:, at + 4])
-    maxes = np.zeros((len(starts), len(MAXES)), np.int64)
+    macs = _macs(frames.src_mac[window], runs, arrivals, part[:, at + 4])
+    maxes = np.empty((n, len(FRAME_MAXES)), np.int64)
     maxes[:, 0] = np.maximum.reduceat(frames.size[window][order], starts)
     maxes[:, 1] = np.maximum.reduceat(gap, starts)
     hosts.seen.reshape(-1)[runs.here] = True
-    for number, target in enumerate(segment.slices):
-        if segment.one_slice:
-            if runs.bit[0] == number:
-                _scatter(target, runs.who, part, maxes, hosts)
-            continue
-        chosen = np.flatnonzero(runs.bit == number)
-        if len(chosen):
-            _scatter(target, runs.who[chosen], part[chosen], maxes[chosen], hosts)
+    slots = runs.keys >> 1 & ((1 << SLOT_BITS) - 1)
+    np.maximum.at(hosts.last, slots, runs.keys >> SLICE_SHIFT)
+    sums.add(Rows(runs.keys, part, maxes, macs))
 
 
-def _gaps(clock: I64, runs: _Runs, last_clock: I64) -> tuple[I64, NDArray[np.bool_]]:
+def _gaps(clock: I64, runs: _Runs, arrivals: Arrivals) -> tuple[I64, NDArray[np.bool_]]:
     """(m,) whole microseconds since the host's frame before; per host, whether it had none before."""
     first, here = runs.first, runs.here
     before = np.empty(len(clock), np.int64)
     before[1:] = clock[:-1]
-    last = last_clock[here]
+    last = arrivals.clock[here]
     before[first] = last
     unknown = last < 0
     gap = (clock - before) // 1000
     np.minimum(gap, MAX_GAP_US, out=gap)
     gap[first[unknown]] = 0
-    last_clock[here] = clock[np.append(first[1:], len(clock)) - 1]
+    arrivals.clock[here] = clock[np.append(first[1:], len(clock)) - 1]
     return gap, unknown
 
 
-def _mac_changes(mac: NDArray[np.uint64], runs: _Runs, hosts: HostTable, out: I64) -> None:
-    """Add up in `out`, per run, where a host's frame comes from another MAC than its frame before."""
+def _macs(mac: U64, runs: _Runs, arrivals: Arrivals, changes: I64) -> U64:
+    """Of each run the MAC of its last frame (0 on the in side); in `changes`, how often it changed."""
+    last = np.zeros(len(runs.starts), np.uint64)
     n = runs.n_out
     if not n:
-        return
+        return last
     n_first = int(np.searchsorted(runs.first, n))
-    first, here = runs.first[:n_first], runs.here[:n_first]
+    n_starts = int(np.searchsorted(runs.starts, n))
+    first, here, starts = runs.first[:n_first], runs.here[:n_first], runs.starts[:n_starts]
     mac = mac[runs.order[:n]]
     before = np.empty(n, np.uint64)
     before[1:] = mac[:-1]
-    known = hosts.mac[here]
-    before[first] = np.where(known != 0, known, mac[first])
-    hosts.mac[here] = mac[np.append(first[1:], n) - 1]
+    before[first] = arrivals.mac[here]
+    arrivals.mac[here] = mac[np.append(first[1:], n) - 1]
+    last[:n_starts] = mac[np.append(starts[1:], n) - 1]
     changed = (mac != before) & (before != 0)
     if changed.any():
-        starts = runs.starts[: np.searchsorted(runs.starts, n)]
-        out[: len(starts)] = np.add.reduceat(changed.astype(np.int64), starts)
+        changes[:n_starts] = np.add.reduceat(changed.astype(np.int64), starts)
+    return last
 
 
-def _scatter(target: OpenSlice, who: Slots, part: I64, maxes: I64, hosts: HostTable) -> None:
-    """Add runs to their hosts; a host has two runs where late frames mix with those of the next slice."""
-    n = hosts.max_hosts
-    sums = target.sums.reshape(2 * n, -1)
-    largest = target.maxes.reshape(2 * n, -1)
-    width = part.shape[1]
-    if (who[1:] == who[:-1]).any():
-        np.add.at(sums[:, :width], who, part)
-        np.maximum.at(largest, who, maxes)
-    else:
-        sums[who, :width] += part
-        largest[who] = np.maximum(largest[who], maxes)
-    slots = np.where(who < n, who, who - n)
-    target.active[slots] = True
-    hosts.last[slots] = np.maximum(hosts.last[slots], target.number)
-
-
-def add_links(segment: Segment, hosts: HostTable) -> None:
-    """Which host addressed which, as what: codes `src, dst, what, port` with their packets."""
-    src, dst = segment.src, segment.dst
+def add_links(piece: Piece, hosts: HostTable, tally_of: Callable[[int], Tally]) -> None:
+    """Which host addressed which, as what: codes `src, dst, what, port` with their packets, by slice."""
+    src, dst = piece.src, piece.dst
     rows = np.flatnonzero((src < hosts.max_hosts) & (dst < hosts.max_hosts) & (src != dst))
     if not len(rows):
         return
-    frames = segment.frames
+    frames = piece.frames
     key = src[rows] << SLOT_BITS | dst[rows]
+    if not piece.one_slice:
+        key |= piece.number[rows] << 2 * SLOT_BITS
     key <<= LINK_BITS
-    key |= frames.link[segment.start : segment.stop][rows]
-    if not segment.one_slice:
-        key |= segment.bit[rows] << (2 * SLOT_BITS + LINK_BITS)
+    key |= frames.link[piece.start : piece.stop][rows]
     key <<= _ROW_BITS
     key |= rows
     key.sort()
-    order = key & (SEGMENT_ROWS - 1)
+    order = key & (PIECE_ROWS - 1)
     codes = key >> _ROW_BITS
     starts = np.flatnonzero(edges(codes))
     if frames.all_single:
-        packets = np.diff(starts, append=len(order))
+        packets = np.append(starts[1:], len(order)) - starts
     else:
-        packets = np.add.reduceat(frames.weight[segment.start : segment.stop][order], starts)
+        packets = np.add.reduceat(frames.weight[piece.start : piece.stop][order], starts)
     codes, first_row = codes[starts], order[starts]
-    if segment.one_slice:
-        segment.slices[int(segment.bit[0])].links.add(codes, packets, first_row)
+    if piece.one_slice:
+        tally_of(piece.base + int(piece.number[0])).add(codes, packets, first_row)
         return
-    top = 1 << (2 * SLOT_BITS + LINK_BITS)
-    middle = int(np.searchsorted(codes, top))
-    segment.slices[0].links.add(codes[:middle], packets[:middle], first_row[:middle])
-    segment.slices[1].links.add(codes[middle:] - top, packets[middle:], first_row[middle:])
+    number = codes >> _CODE_BITS
+    bounds = np.append(np.flatnonzero(edges(number)), len(codes)).tolist()
+    for a, b in pairwise(bounds):
+        n = int(number[a])
+        tally_of(piece.base + n).add(codes[a:b] - (n << _CODE_BITS), packets[a:b], first_row[a:b])

@@ -21,6 +21,11 @@ MAX_ADDEND = 2**31 - 1
 """Cap on what one slice adds to a sum of the long horizon; kept as int32, so 60 slices stay small."""
 
 
+def capped(values: I64) -> NDArray[np.int32]:
+    """What a slice adds, as it is kept."""
+    return np.minimum(values, MAX_ADDEND).astype(np.int32)
+
+
 class SlidingSums:
     """Per host, column sums over the last 60 slices; `totals` is (max_hosts, n_columns) int64."""
 
@@ -28,8 +33,8 @@ class SlidingSums:
         self.totals = np.zeros((max_hosts, n_columns), np.int64)
         self._slices: deque[tuple[int, NDArray[np.int64], NDArray[np.int32]]] = deque()
 
-    def push(self, slice_no: int, slots: I64, values: I64, since: I64) -> None:
-        """Add a slice's (len(slots), n_columns) values, and drop the slices that it pushes out.
+    def push(self, slice_no: int, slots: I64, values: NDArray[np.int32], since: I64) -> None:
+        """Add a slice's (len(slots), n_columns) values, and drop the slices that it pushes out; values stay.
 
         `since`: per slot, the slice since which its host has it; older slices belong to another host.
         """
@@ -40,9 +45,8 @@ class SlidingSums:
                 self.totals[old_slots] -= old
             else:
                 self.totals[old_slots[same]] -= old[same]
-        kept = np.minimum(values, MAX_ADDEND).astype(np.int32)
-        self.totals[slots] += kept
-        self._slices.append((slice_no, slots, kept))
+        self.totals[slots] += values
+        self._slices.append((slice_no, slots, values))
 
     def forget(self, slots: I64) -> None:
         """Forget the hosts of these slots."""

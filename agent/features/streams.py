@@ -1,4 +1,4 @@
-"""MQTT control packets and address claims of a segment, added to the open slices.
+"""MQTT control packets and address claims of a piece, added to the open slices.
 
 Streams, not packets: a frame may carry many control packets or none, and claims are judged one by one
 against what came before (`agent.features.claims`). All sums are of whole numbers below 2^53.
@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.features.claims import ANNOUNCEMENT, CONTRADICTION, TWO_WAY, UNASKED, ClaimBook
-from agent.features.frames import ASK, CLAIM, Claims
+from agent.features.frames import Claims
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import MQTT_CLASSES
 from agent.features.links import MAC_BITS
-from agent.features.slices import CLAIMS_AT, MQTT_AT, MQTT_SUMS, OpenSlice, Segment, edges
+from agent.features.slices import CLAIM_SUMS, MQTT_MAXES, MQTT_SUMS, Piece
+from agent.features.sliding import Tally
+from agent.features.sums import SLICE_SHIFT, KeyedSums, Rows, edges
 from agent.records import MqttTable, MqttType
 
 if TYPE_CHECKING:
     from agent.records import I64, U8
 
+_KIND = {name: np.uint8(i) for i, name in enumerate(MQTT_CLASSES)}
 _MQTT_LUT: U8 = np.zeros(256, np.uint8)
 for _type, _name in (
     (MqttType.CONNECT, "mqtt_connect"),
@@ -32,101 +35,162 @@ for _type, _name in (
     (MqttType.PINGRESP, "mqtt_ping"),
     (MqttType.DISCONNECT, "mqtt_disconnect"),
 ):
-    _MQTT_LUT[_type] = MQTT_CLASSES.index(_name)
+    _MQTT_LUT[_type] = _KIND[_name]
+
+_FLAGS = (UNASKED, CONTRADICTION, TWO_WAY, ANNOUNCEMENT)
+"""In the order of CLAIM_SUMS."""
 
 
-def add_mqtt(segment: Segment, mqtt: MqttTable, hosts: HostTable) -> None:
-    """MQTT control packets, for the host that sent them and the one that received them."""
-    a, b = np.searchsorted(mqtt.row, (segment.start, segment.stop))
-    if a == b:
-        return
-    row = mqtt.row[a:b] - segment.start
-    count = mqtt.count[a:b].astype(np.int64)
-    kind = _MQTT_LUT[mqtt.packet_type[a:b]]
-    code = mqtt.code[a:b]
-    refused = (kind == MQTT_CLASSES.index("mqtt_connack")) & (code > 0)
-    kind = np.where(refused, np.uint8(MQTT_CLASSES.index("mqtt_refused")), kind)
-    delivered = (kind == MQTT_CLASSES.index("mqtt_publish")) & ~mqtt.to_server[a:b]
-    kind[delivered] = MQTT_CLASSES.index("mqtt_delivered")
-    subscribes = kind == MQTT_CLASSES.index("mqtt_subscribe")
-    kind[subscribes & mqtt.wildcard[a:b]] = MQTT_CLASSES.index("mqtt_wildcard")
-    publish = kind == MQTT_CLASSES.index("mqtt_publish")
-    length = np.maximum(mqtt.remaining_len[a:b], 0)
-    extra = np.empty((4, len(row)), np.int64)
-    extra[0] = edges(row)
-    extra[1] = length * count * publish
-    extra[2] = count * (publish & (mqtt.flags[a:b] & 8 != 0))
-    extra[3] = count * (mqtt.violation[a:b] != 0)
-    connects = np.flatnonzero(kind == MQTT_CLASSES.index("mqtt_connect"))
-    keep_alive = np.maximum(mqtt.keep_alive_s[a:b][connects], 0)
-    bit = segment.bit[row]
-    for side, column in enumerate((segment.src, segment.dst)):
+def _keys(piece: Piece, row: I64, max_hosts: int) -> tuple[I64, NDArray[np.intp]]:
+    """Keys in the sums for both sides of the frames `row`; and for each, which of them it is."""
+    base = piece.base + piece.number[row] << SLICE_SHIFT
+    keys, which = [], []
+    for side, column in enumerate((piece.src, piece.dst)):
         slot = column[row]
-        for number, target in enumerate(segment.slices):
-            chosen = (slot < hosts.max_hosts) & (bit == number)
-            if not chosen.any():
-                continue
-            all_chosen = bool(chosen.all())
-            pick = slice(None) if all_chosen else chosen
-            _add_mqtt(target, side, slot[pick], kind[pick], count[pick], extra[:, pick])
-            wanted = chosen[connects]
-            np.maximum.at(target.maxes[side, :, 2], slot[connects][wanted], keep_alive[wanted])
+        at = np.flatnonzero(slot < max_hosts)
+        keys.append((base | slot << 1 | side)[at])
+        which.append(at)
+    return np.concatenate(keys), np.concatenate(which)
 
 
-def _add_mqtt(
-    target: OpenSlice, side: int, slot: Slots, kind: NDArray[np.uint8], count: I64, extra: I64
-) -> None:
-    """One side, one slice: bincount by host."""
-    mark = np.zeros(len(target.active), np.int64)
-    mark[slot] = 1
+def _grouped(keys: I64) -> tuple[I64, NDArray[np.intp]]:
+    """The keys there are, ascending; and for each of `keys` its place among them."""
+    low = int(keys.min())
+    mark = np.zeros(int(keys.max()) - low + 1, np.intp)  # at most 32 slices x 2^14
+    mark[keys - low] = 1
     here = np.flatnonzero(mark)
     mark[here] = np.arange(len(here))
-    at = mark[slot]
-    n = len(here)
-    width = len(MQTT_CLASSES)
-    part = np.empty((n, len(MQTT_SUMS)), np.int64)
-    part[:, :width] = np.bincount(at * width + kind, weights=count, minlength=n * width).reshape(
-        n, width
-    )
-    for i, column in enumerate(extra):
-        part[:, width + i] = np.bincount(at, weights=column, minlength=n) if column.any() else 0
-    target.sums[side, here, MQTT_AT : MQTT_AT + len(MQTT_SUMS)] += part
+    return here + low, mark[keys - low]
 
 
-def add_claims(segment: Segment, claims: Claims, book: ClaimBook, hosts: HostTable) -> None:
-    """ARP and ND, frame by frame; left-out frames (no host on either side) teach nothing."""
-    a, b = np.searchsorted(claims.row, (segment.start, segment.stop))
+def _kinds(mqtt: MqttTable, window: slice) -> U8:
+    """Of each control packet its class."""
+    kind = _MQTT_LUT[mqtt.packet_type[window]]
+    kind[(kind == _KIND["mqtt_connack"]) & (mqtt.code[window] > 0)] = _KIND["mqtt_refused"]
+    kind[(kind == _KIND["mqtt_publish"]) & ~mqtt.to_server[window]] = _KIND["mqtt_delivered"]
+    kind[(kind == _KIND["mqtt_subscribe"]) & mqtt.wildcard[window]] = _KIND["mqtt_wildcard"]
+    return kind
+
+
+def add_mqtt(piece: Piece, mqtt: MqttTable, hosts: HostTable, sums: KeyedSums) -> None:
+    """MQTT control packets, for the host that sent them and the one that received them."""
+    a, b = np.searchsorted(mqtt.row, (piece.start, piece.stop))
     if a == b:
         return
-    row = claims.row[a:b] - segment.start
-    src, dst, bit = segment.src[row], segment.dst[row], segment.bit[row]
-    halves = zip(
-        segment.clock[row].tolist(),
-        claims.op[a:b].tolist(),
-        claims.mac[a:b].tolist(),
-        claims.sender_hi[a:b].tolist(),
-        claims.sender_lo[a:b].tolist(),
-        claims.target_hi[a:b].tolist(),
-        claims.target_lo[a:b].tolist(),
-        ((src == hosts.none) & (dst == hosts.none)).tolist(),
-        strict=True,
+    window = slice(int(a), int(b))
+    row = mqtt.row[window] - piece.start
+    keys, which = _keys(piece, row, hosts.max_hosts)
+    if not len(keys):
+        return
+    here, at = _grouped(keys)
+    count = mqtt.count[window].astype(np.int64)
+    kind = _kinds(mqtt, window)
+    published = count * (kind == _KIND["mqtt_publish"])
+    n, width = len(here), len(MQTT_CLASSES)
+    part = np.empty((n, len(MQTT_SUMS)), np.int64)
+    part[:, :width] = np.bincount(
+        at * width + kind[which], weights=count[which], minlength=n * width
+    ).reshape(n, width)
+    extra = (
+        edges(row),
+        np.maximum(mqtt.remaining_len[window], 0) * published,
+        published * (mqtt.flags[window] & 8 != 0),
+        count * (mqtt.violation[window] != 0),
     )
-    see = {ASK: book.ask, CLAIM: book.claim}
+    for i, column in enumerate(extra, start=width):
+        part[:, i] = np.bincount(at, weights=column[which], minlength=n) if column.any() else 0
+    maxes = np.zeros((n, len(MQTT_MAXES)), np.int64)
+    connects = np.flatnonzero((kind == _KIND["mqtt_connect"])[which])
+    np.maximum.at(maxes[:, 0], at[connects], mqtt.keep_alive_s[window][which[connects]])
+    sums.add(Rows(here, part, maxes, np.zeros(n, np.uint64)))
+
+
+class ClaimedSlices:
+    """Claims of the open slices: which MACs claimed which host, and which of them are rivals."""
+
+    def __init__(self, max_codes: int) -> None:
+        self.sums = KeyedSums(len(CLAIM_SUMS), 0)
+        self._max_codes = max_codes
+        self._claimed: dict[int, Tally] = {}
+        self._rivals: dict[int, dict[int, int]] = {}
+
+    def add(self, slice_no: int, codes: I64, rivals: dict[int, int]) -> None:
+        """`slot << 48 | MAC` of claims in a slice, in frame order, and the rival MAC by slot."""
+        tally = self._claimed.setdefault(slice_no, Tally(self._max_codes))
+        unique, first, counts = np.unique(codes, return_index=True, return_counts=True)
+        tally.add(unique, counts, first)
+        self._rivals.setdefault(slice_no, {}).update(rivals)
+
+    def take(self, slice_no: int) -> tuple[I64, dict[int, int]]:
+        """Remove and return what a slice has: its codes (ascending, unique) and rivals."""
+        tally = self._claimed.pop(slice_no, None)
+        rivals = self._rivals.pop(slice_no, {})
+        return np.zeros(0, np.int64) if tally is None else tally.codes, rivals
+
+
+def add_claims(
+    piece: Piece, claims: Claims, book: ClaimBook, hosts: HostTable, into: ClaimedSlices
+) -> None:
+    """ARP and ND, frame by frame; left-out frames (no host on either side) teach nothing."""
+    a, b = np.searchsorted(claims.row, (piece.start, piece.stop))
+    if a == b:
+        return
+    window = slice(int(a), int(b))
+    row = claims.row[window] - piece.start
+    src = piece.src[row]
+    inside = np.flatnonzero((src != hosts.none) | (piece.dst[row] != hosts.none))
+    window_rows = inside + int(a)
+    row, src = row[inside], src[inside]
+    mac = claims.mac[window_rows]
     flags = np.array(
-        [
-            0 if outside else see[op](clock, s_hi << 64 | s_lo, mac, t_hi << 64 | t_lo)
-            for clock, op, mac, s_hi, s_lo, t_hi, t_lo, outside in halves
-        ]
+        book.judge(
+            piece.clock[row].tolist(),
+            claims.op[window_rows].tolist(),
+            mac.tolist(),
+            _whole(claims.sender_hi[window_rows], claims.sender_lo[window_rows]),
+            _whole(claims.target_hi[window_rows], claims.target_lo[window_rows]),
+        ),
+        np.int64,
     )
-    sender = (src < hosts.max_hosts) & ((claims.sender_hi[a:b] | claims.sender_lo[a:b]) != 0)
-    codes = src << MAC_BITS | claims.mac[a:b].astype(np.int64)
-    for number, target in enumerate(segment.slices):
-        mine = sender & (bit == number)
-        target.claimed += codes[mine].tolist()
-        rival = mine & (flags & (CONTRADICTION | TWO_WAY) != 0)
-        target.rivals.update(zip(src[rival].tolist(), claims.mac[a:b][rival].tolist(), strict=True))
-        for i, flag in enumerate((UNASKED, CONTRADICTION, TWO_WAY, ANNOUNCEMENT)):
-            flagged = (flags & flag != 0) & (bit == number)
-            if flagged.any():
-                for side, slot in enumerate((src[flagged], dst[flagged])):
-                    np.add.at(target.sums[side, :, CLAIMS_AT + i], slot[slot < hosts.max_hosts], 1)
+    named = (claims.sender_hi[window_rows] | claims.sender_lo[window_rows]) != 0
+    _remember(
+        piece.base + piece.number[row], src, mac, flags, named & (src < hosts.max_hosts), into
+    )
+    flagged = np.flatnonzero(flags)
+    if not len(flagged):
+        return
+    keys, which = _keys(piece, row[flagged], hosts.max_hosts)
+    if not len(keys):
+        return
+    here, at = _grouped(keys)
+    part = np.zeros((len(here), len(CLAIM_SUMS)), np.int64)
+    for i, flag in enumerate(_FLAGS):
+        np.add.at(part[:, i], at, (flags[flagged] & flag != 0)[which].astype(np.int64))
+    none = np.zeros((len(here), 0), np.int64)
+    into.sums.add(Rows(here, part, none, np.zeros(len(here), np.uint64)))
+
+
+def _whole(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[int]:
+    """Addresses as 128-bit integers."""
+    if not hi.any():
+        small: list[int] = lo.tolist()
+        return small
+    return [h << 64 | low for h, low in zip(hi.tolist(), lo.tolist(), strict=True)]
+
+
+def _remember(
+    number: I64,
+    src: Slots,
+    mac: NDArray[np.uint64],
+    flags: I64,
+    named: NDArray[np.bool_],
+    into: ClaimedSlices,
+) -> None:
+    """Which MAC claimed which host, slice by slice."""
+    codes = src << MAC_BITS | mac.astype(np.int64)
+    rival = flags & (CONTRADICTION | TWO_WAY) != 0
+    for slice_no in np.unique(number[named]).tolist():
+        mine = named & (number == slice_no)
+        rivals = mine & rival
+        pairs = zip(src[rivals].tolist(), mac[rivals].tolist(), strict=True)
+        into.add(slice_no, codes[mine], dict(pairs))

@@ -134,6 +134,7 @@ class Seen:
     mac_change: bool
     mqtt: list[dict[str, Any]]
     flags: set[str]
+    mac: int
 
 
 @dataclass
@@ -142,6 +143,7 @@ class Host:
     admitted: int
     last: int
     mac: int = 0
+    shown_mac: int = 0
     clock: dict[str, int] = field(default_factory=dict)
     sides: set[str] = field(default_factory=set)
     history: list[tuple[int, Counter[str]]] = field(default_factory=list)
@@ -322,6 +324,7 @@ class ReferenceWindows:
                     change,
                     p["mqtt"],
                     flags,
+                    p["src_mac"],
                 )
             )
         if {a, b}.isdisjoint({FOLDED, NONE}) and src != dst:
@@ -398,6 +401,8 @@ class ReferenceWindows:
         self.macs.update(dict.fromkeys(window.claimed, number))
         for addr in sorted({a for a, _ in window.frames}):
             host = self.hosts[addr]
+            for seen in window.frames.get((addr, "out"), [])[-1:]:
+                host.shown_mac = seen.mac
             raw: Counter[str] = Counter()
             for side in ("out", "in"):
                 raw.update(side_counts(side, window.frames.get((addr, side), [])))
@@ -485,7 +490,7 @@ class ReferenceWindows:
         out_peer, out_packets = top(outs, slot)
         folded = sum(f.weight for f in window.frames.get((addr, "in"), []) if f.folded)
         return {
-            "mac": host.mac,
+            "mac": host.shown_mac,
             "in_peer": in_peer or 0,
             "in_peer_packets": in_packets,
             "out_peer": out_peer or 0,
