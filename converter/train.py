@@ -51,21 +51,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     n_folds: int = 5
     test_plans: tuple[str, ...] = ("heldout",)
     """Runs of these plans are for `evaluate` only."""
-    ignored: tuple[str, ...] = ("gap_",)
-    """Features with one of these in their name are withheld: how busy the recording machine was shows in gaps."""
+    ignored: tuple[str, ...] = ("_gap_", "_active_60s")
+    """Features with one of these in their name are withheld: how busy the recording machine was shows in gaps, and
+    how long ago a recording began in active slices."""
     learning_rate: float = 0.1
-    max_leaf_nodes: int = 15
-    min_samples_leaf: int = 15
-    l2_regularization: float = 1.0
-    max_features: float = 0.5
+    max_leaf_nodes: int = 12
+    min_samples_leaf: int = 8
+    """Few: some variants have no more rows than this in a fold."""
+    l2_regularization: float = 3.0
+    max_features: float = 0.25
     """Share of the features that each split may choose from: no single one carries a kind."""
     max_bins: int = 127
     max_iter_gate: int = 200
-    max_iter_kinds: int = 90
+    max_iter_kinds: int = 70
     patience: int = 12
     """Rounds without a better log loss on the fold's own runs before it stops."""
     max_false_rate: float = 1e-3
-    max_false_rate_kinds: float = 1e-4
+    max_false_rate_kinds: float = 5e-4
     hard_benign_share: float = 0.25
     """Of the benign rows, those with the highest out-of-fold margin; the kinds are trained on these."""
 

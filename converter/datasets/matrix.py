@@ -9,8 +9,8 @@ A row is a host and a 1 s slice, as the agent's own extractor made it. Labels by
   so that its own row cannot show them. Not trained on; reported apart;
 - benign: everybody else.
 
-An ARP or ND packet belongs to the address that it claims and to the one that it tells, as in the features; an ARP
-attacker's claims count for its own row too, by its MAC. Nothing here is ever a model's input but `values`.
+An ARP packet belongs to the address that it claims and to the one that it tells, as in the features: a forger's own
+row is edge. Nothing here is ever a model's input but `values`.
 
 In and out: `RUN.npz`. Raises: `DatasetError` on a file that is not one.
 """
@@ -147,9 +147,11 @@ class HostileCounts:
             listed = attackers | {host_of(text) for text in episode.victims}
             by_host = {host: dict(counts) for host, counts in self._counts[number].items()}
             for host in attackers:
-                own = by_host.get(host, {})
-                shown = self._by_mac[number] if episode.kind == "arp_spoofing" else own
-                by_host[host] = {s: shown.get(s, 0) for s in self._by_mac[number] | shown}
+                forges = (
+                    episode.kind == "arp_spoofing"
+                )  # what it sends by its own address is not the attack
+                own = {} if forges else by_host.get(host, {})
+                by_host[host] = {s: own.get(s, 0) for s in self._by_mac[number] | own}
             for host, counts in by_host.items():
                 rows = rows_of.get(host)
                 if rows is None:
