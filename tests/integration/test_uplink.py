@@ -21,7 +21,7 @@ from tests.support.brokers import Mosquitto, Subscriber, free_port, running
 from tests.support.certs import Authority
 
 
-def address(mosquitto: Mosquitto, client_id: str = "gw-07", **more) -> Broker:  # noqa: ANN003 -- passed on
+def address(mosquitto: Mosquitto, client_id: str = "gw-07", **more) -> Broker:
     settings = {"host": mosquitto.host, "port": mosquitto.port, "tls": bool(mosquitto.cert), **more}
     return Broker(client_id=client_id, **settings)
 
@@ -41,7 +41,7 @@ def finding(
 
 
 def voice() -> Voice:
-    def status(**fields):  # noqa: ANN003 -- JSON
+    def status(**fields):
         return json.dumps(fields).encode()
 
     return Voice(
@@ -67,7 +67,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
 class Agent:
     """A publisher and its spool in their threads."""
 
-    def __init__(self, broker: Broker, path: Path, **parts) -> None:  # noqa: ANN003 -- passed on
+    def __init__(self, broker: Broker, path: Path, **parts) -> None:
         self.spool = Spool(path)
         self.reports: list[UplinkError | None] = []
         self.flows = OwnFlows()
@@ -107,7 +107,7 @@ class Agent:
 
 
 @contextmanager
-def agent(broker: Broker, path: Path, **parts) -> Iterator[Agent]:  # noqa: ANN003 -- passed on
+def agent(broker: Broker, path: Path, **parts) -> Iterator[Agent]:
     running_agent = Agent(broker, path, **parts)
     try:
         yield running_agent
