@@ -18,7 +18,7 @@ from agent.features.sums import SLOT_BITS, SLOT_MASK, edges
 
 if TYPE_CHECKING:
     from agent.features.hosts import Slots
-    from agent.records import I64, BoolArray
+    from agent.records import I64
 
 LINK_BITS = 18
 MAC_BITS = 48
@@ -111,38 +111,43 @@ class _PairCounts:
 
     def see(self, slice_no: int, codes: I64) -> I64:
         """Take a slice's pair codes in; those that were not seen in the 59 slices before."""
-        self.leave(self.set.expire(slice_no))
-        before = self.set.codes
+        left = self.set.expire(slice_no)
+        stay = self.set.codes
         entered, evicted = self.set.see(slice_no, codes)
-        self._change(entered, before, 1)
-        self.leave(evicted)
+        self._apply(_changes(left, stay, -1), _changes(entered, stay, 1))
+        if len(evicted):
+            self.leave(evicted)
         return entered
 
     def leave(self, codes: I64) -> None:
         """These codes (ascending) are no longer in the set."""
-        self._change(codes, self.set.codes, -1)
+        self._apply(_changes(codes, self.set.codes, -1))
 
-    def _change(self, codes: I64, others: I64, step: int) -> None:
-        """Add (or take away) `codes` beside `others`, which were there before and stay."""
-        if not len(codes):
-            return
-        twins = codes ^ 1
-        beside = contains(others, twins)
-        self._add(codes, ~(beside | contains(codes, twins)), step)
-        # A twin that stays is answered from now on, or no more.
-        self._add(twins[beside], np.ones(int(beside.sum()), np.bool_), -step, only_lone=True)
-
-    def _add(self, codes: I64, lone: BoolArray, step: int, *, only_lone: bool = False) -> None:
+    def _apply(self, *changes: tuple[I64, I64, I64]) -> None:
+        codes, step, lone = (np.concatenate(column) for column in zip(*changes, strict=True))
         pairs = Pairs(codes)
-        ip, asks = pairs.ip, pairs.asks
-        if not only_lone:
-            np.add.at(self.counts[0], pairs.src[ip], step)
-            np.add.at(self.counts[1], pairs.dst[ip], step)
-            np.add.at(self.counts[4], pairs.src[asks], step)
-        ip, asks = ip[lone[ip]], asks[lone[asks]]
-        np.add.at(self.counts[2], pairs.src[ip], step)
-        np.add.at(self.counts[3], pairs.dst[ip], step)
-        np.add.at(self.counts[5], pairs.src[asks], step)
+        counts = self.counts
+        for ends_, at, by, lonely in (
+            (pairs.src, pairs.ip, 0, 2),
+            (pairs.dst, pairs.ip, 1, 3),
+            (pairs.src, pairs.asks, 4, 5),
+        ):
+            hosts = ends_[at]
+            np.add.at(counts[by], hosts, step[at])
+            np.add.at(counts[lonely], hosts, lone[at])
+
+
+def _changes(codes: I64, stay: I64, step: int) -> tuple[I64, I64, I64]:
+    """What changes where `codes` come (step 1) or go (-1) beside `stay`: codes, their count, their loneliness."""
+    twins = codes ^ 1
+    beside = contains(stay, twins)
+    lone = ~(beside | contains(codes, twins))
+    answered = twins[beside]  # a twin that stays is answered from now on, or no more
+    steps = np.zeros(len(codes) + len(answered), np.int64)
+    steps[: len(codes)] = step
+    lonely = np.full(len(steps), -step, np.int64)
+    lonely[: len(codes)] = step * lone
+    return np.concatenate([codes, answered]), steps, lonely
 
 
 def _many_ports(codes: I64) -> tuple[I64, I64, I64]:
@@ -207,10 +212,15 @@ class _ServiceCounts:
         np.add.at(self._counts[2], src[~served], step)
         np.add.at(self._counts[3], dst[~served], step)
 
-    def counts(self, many: tuple[I64, I64, I64]) -> list[I64]:
-        """The counts of SERVICE_COUNTS; `many` as of `_many_ports`."""
-        served, own, refuser, refused = self._counts
-        return [served, own, *_one_peer(many, served, own), refuser, refused]
+    def fill(self, here: Slots, out: I64) -> tuple[I64, I64, I64]:
+        """The SERVICE_COUNTS of some hosts into `out`; what `_many_ports` says."""
+        many = _many_ports(self.set.codes)
+        served, own = self._counts[0], self._counts[1]
+        one = _one_peer(many, served, own)
+        out[:2] = self._counts[:2, here]
+        out[2], out[3] = one[0][here], one[1][here]
+        out[4:6] = self._counts[2:, here]
+        return many
 
 
 class ClosedLinks:
@@ -310,23 +320,24 @@ class Links:
         self._macs.see(slice_no, claimed)
         return self._pairs.see(slice_no, pairs), self._services.see(slice_no, services, own)
 
-    def long(self) -> tuple[list[I64], tuple[I64, I64, I64]]:
-        """Per host the LONG_COUNTS; and clients, servers and numbers of ports where there were several."""
+    def long(self, here: Slots, out: I64) -> tuple[I64, I64, I64]:
+        """The LONG_COUNTS of some hosts into `out`; clients, servers, numbers of ports where several."""
+        out[:6] = self._pairs.counts[:, here]
+        many = self._services.fill(here, out[6:12])
         codes = self._macs.codes
+        if not len(codes):
+            out[12:] = 0
+            return many
         slot = codes >> MAC_BITS
+        order = np.argsort(codes & ((1 << MAC_BITS) - 1), kind="stable")
+        mac = codes[order] & ((1 << MAC_BITS) - 1)
+        starts = np.flatnonzero(edges(mac))
+        lengths = np.append(starts[1:], len(mac)) - starts
         addresses = np.zeros(self._n, np.int64)
-        if len(codes):
-            mac = codes & ((1 << MAC_BITS) - 1)
-            _, at, counts = np.unique(mac, return_inverse=True, return_counts=True)
-            np.maximum.at(addresses, slot, counts[at])
-        many = _many_ports(self._services.set.codes)
-        counts = [
-            *self._pairs.counts,
-            *self._services.counts(many),
-            _count(slot, self._n),
-            addresses,
-        ]
-        return counts, many
+        np.maximum.at(addresses, slot[order], np.repeat(lengths, lengths))
+        out[12] = _count(slot, self._n)[here]
+        out[13] = addresses[here]
+        return many
 
     def forget(self, gone: Slots) -> None:
         """Forget the hosts whose slots were freed."""

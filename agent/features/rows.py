@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.features.hosts import HostTable, Slots
-from agent.features.ip_schema import SCHEMA, SIDES, SPECS, Spec
+from agent.features.ip_schema import SCHEMA, SIDES, SPECS
 from agent.features.links import LONG_COUNTS, SHORT_COUNTS, ClosedLinks, Links, ends
 from agent.features.slices import (
     CLAIM_SUMS,
@@ -44,6 +44,10 @@ RAW = (
 )
 """Names of the raw columns of a block."""
 _RAW_INDEX = {name: i for i, name in enumerate(RAW)}
+_SUMMED = sorted({c for s in SPECS if s.dtype != "root" for c in (s.top, s.bottom) if len(c) > 1})
+"""Sums of raw columns that features are made of; they stand below the raw columns in a block."""
+_SUMMED_FROM = np.array([_RAW_INDEX[c] for names in _SUMMED for c in names])
+_SUMMED_STARTS = np.cumsum([0, *(len(names) for names in _SUMMED[:-1])])
 _LONG_FROM = np.array([_RAW_INDEX[f"{side}_{c}"] for side in SIDES for c in LONG_SUMS])
 _N_LONG = len(_LONG_FROM) + 3
 _MAXES_AT = 2 * len(SUMS)
@@ -54,11 +58,16 @@ _LONG_COUNTS_AT = _LONG_AT + _N_LONG
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Block:
-    """Rows of some slices: raw (len(RAW), r) int64, the slice of each, and their subjects."""
+    """Rows of some slices, in any order."""
 
     raw: I64
+    """(len(RAW) + len(_SUMMED), r)"""
+    order: I64
+    """(r,) which raw column comes when: by slice, then by address."""
     number: I64
+    """(r,) the slice of each, in order."""
     subjects: Subjects
+    """In order."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -94,7 +103,7 @@ def _raw(closed: Closed) -> tuple[I64, I64]:
     pair = closed.frames.keys >> 1
     first = edges(pair)
     row_keys = pair[first]
-    raw = np.zeros((len(RAW), len(row_keys)), np.int64)
+    raw = np.zeros((len(RAW) + len(_SUMMED), len(row_keys)), np.int64)
     at = 0
     for part, n_sums, n_maxes, max_at in (
         (closed.frames, len(FRAME_SUMS), 2, 0),
@@ -145,10 +154,8 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
         )
         new_pairs.append(fresh[0])
         new_services.append(fresh[1])
-        counts, many = memory.links.long()
-        for j, column in enumerate(counts, start=_LONG_COUNTS_AT):
-            raw[j, a:b] = column[here]
-        probed[a:b] = _top(*many, hosts.max_hosts)[0][here]
+        into = raw[_LONG_COUNTS_AT : _LONG_COUNTS_AT + len(LONG_COUNTS), a:b]
+        probed[a:b] = _top(*memory.links.long(here, into), hosts.max_hosts)[0][here]
         c, d = sender_bounds[i : i + 2]
         hosts.mac[sender_keys[c:d] & SLOT_MASK] = sender_macs[c:d]
         mac[a:b] = hosts.mac[here]
@@ -160,7 +167,8 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
     subjects = _subjects(closed, links, hosts, slot, place, raw[_RAW_INDEX["in_folded"]])
     subjects = {**subjects, "mac": mac, **_addresses("probed", probed, hosts)}
     return Block(
-        raw=raw[:, order],
+        raw=raw,
+        order=order,
         number=number[order],
         subjects=Subjects(**{name: column[order] for name, column in subjects.items()}),
     )
@@ -237,55 +245,50 @@ def _subjects(
     }
 
 
-_COMPOSED = tuple(s for s in SPECS if s.dtype != "count" or len(s.top) > 1)
-_SINGLE = [(i, _RAW_INDEX[s.top[0]]) for i, s in enumerate(SPECS) if s not in _COMPOSED]
-_SINGLE_TO, _SINGLE_FROM = (np.array(column) for column in zip(*_SINGLE, strict=True))
-_COMPOSED_TO = [i for i, s in enumerate(SPECS) if s in _COMPOSED]
+def _columns(names: list[tuple[str, ...]]) -> NDArray[np.intp]:
+    """Where sums of raw columns stand in a block."""
+    return np.array(
+        [_RAW_INDEX[n[0]] if len(n) == 1 else len(RAW) + _SUMMED.index(n) for n in names], np.intp
+    )
 
 
-def _sum(raw: I64, names: tuple[str, ...]) -> I64:
-    out: I64 = raw[_RAW_INDEX[names[0]]]
-    for name in names[1:]:
-        out = out + raw[_RAW_INDEX[name]]
-    return out
+_KINDS = {d: [i for i, s in enumerate(SPECS) if s.dtype == d] for d in ("count", "ratio", "root")}
+_COUNTS, _RATIOS, _ROOTS = (np.array(which, np.intp) for which in _KINDS.values())
+_COUNT_OF = _columns([SPECS[i].top for i in _COUNTS])
+_TOP_OF = _columns([SPECS[i].top for i in _RATIOS])
+_BOTTOM_OF = _columns([SPECS[i].bottom for i in _RATIOS])
+_SQUARES_OF = _columns([SPECS[i].top[:1] for i in _ROOTS])
+_TOTAL_OF = _columns([SPECS[i].top[1:] for i in _ROOTS])
+_N_OF = _columns([SPECS[i].bottom for i in _ROOTS])
 
 
-def _compose(raw: I64, spec: Spec) -> F32:
-    """(r,) one feature: whole numbers, one float64 division or root, one rounding to float32."""
-    if spec.dtype == "count":
-        return _sum(raw, spec.top).astype(np.float32)
-    n = _sum(raw, spec.bottom)
+def _values(raw: I64) -> F32:
+    """(r, len(SPECS)): whole numbers, one float64 division or root, one rounding to float32."""
+    at = len(RAW)
+    np.add.reduceat(raw[_SUMMED_FROM], _SUMMED_STARTS, axis=0, out=raw[at:])
+    out = np.empty((len(SPECS), raw.shape[1]), np.float32)
+    out[_COUNTS] = raw[_COUNT_OF]
+    bottom = raw[_BOTTOM_OF]
+    ratio = raw[_TOP_OF] / np.maximum(bottom, 1)  # int64 by int64 is one float64 division
+    ratio[bottom == 0] = 0.0
+    out[_RATIOS] = ratio
+    n, total = raw[_N_OF], raw[_TOTAL_OF]
     divisor = np.maximum(n, 1)
-    if spec.dtype == "ratio":
-        top = _sum(raw, spec.top)
-    else:
-        squares, total = (raw[_RAW_INDEX[name]] for name in spec.top)
-        mean = total // divisor  # whole: then the sum of squares about it is whole too
-        top = squares - 2 * mean * total + n * mean * mean
-    value = top / divisor  # int64 by int64 is one float64 division
-    value[n == 0] = 0.0
-    if spec.dtype == "root":
-        np.sqrt(value, out=value)
-    return value.astype(np.float32)
+    mean = total // divisor  # whole: then the sum of squares about it is whole too
+    squares = raw[_SQUARES_OF] - 2 * mean * total + n * mean * mean
+    out[_ROOTS] = np.sqrt(squares / divisor)
+    return np.ascontiguousarray(out.T)
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:
     """Blocks as one feature matrix, in their order."""
     if not blocks:
         blocks = [_EMPTY]
-    columns = np.empty((len(SPECS), sum(len(b.number) for b in blocks)), np.float32)
-    at = 0
-    for block in blocks:
-        n = len(block.number)
-        into = columns[:, at : at + n]
-        into[_SINGLE_TO] = block.raw[_SINGLE_FROM]
-        for i in _COMPOSED_TO:
-            into[i] = _compose(block.raw, SPECS[i])
-        at += n
+    values = [_values(block.raw)[block.order] for block in blocks]
     number = np.concatenate([b.number for b in blocks])
     return FeatureMatrix(
         schema=SCHEMA,
-        values=np.ascontiguousarray(columns.T),
+        values=values[0] if len(values) == 1 else np.concatenate(values),
         subjects=_join([b.subjects for b in blocks]),
         start_ns=number * SLICE_NS,
         end_ns=(number + 1) * SLICE_NS,
@@ -311,5 +314,8 @@ def _nobody() -> Subjects:
 
 
 _EMPTY = Block(
-    raw=np.zeros((len(RAW), 0), np.int64), number=np.zeros(0, np.int64), subjects=_nobody()
+    raw=np.zeros((len(RAW) + len(_SUMMED), 0), np.int64),
+    order=np.zeros(0, np.int64),
+    number=np.zeros(0, np.int64),
+    subjects=_nobody(),
 )
