@@ -46,8 +46,6 @@ RAW = (
 _RAW_INDEX = {name: i for i, name in enumerate(RAW)}
 _SUMMED = sorted({c for s in SPECS if s.dtype != "root" for c in (s.top, s.bottom) if len(c) > 1})
 """Sums of raw columns that features are made of; they stand below the raw columns in a block."""
-_SUMMED_FROM = np.array([_RAW_INDEX[c] for names in _SUMMED for c in names])
-_SUMMED_STARTS = np.cumsum([0, *(len(names) for names in _SUMMED[:-1])])
 _LONG_FROM = np.array([_RAW_INDEX[f"{side}_{c}"] for side in SIDES for c in LONG_SUMS])
 _N_LONG = len(_LONG_FROM) + 3
 _MAXES_AT = 2 * len(SUMS)
@@ -264,8 +262,9 @@ _N_OF = _columns([SPECS[i].bottom for i in _ROOTS])
 
 def _values(raw: I64) -> F32:
     """(r, len(SPECS)): whole numbers, one float64 division or root, one rounding to float32."""
-    at = len(RAW)
-    np.add.reduceat(raw[_SUMMED_FROM], _SUMMED_STARTS, axis=0, out=raw[at:])
+    for i, names in enumerate(_SUMMED, start=len(RAW)):
+        at = _RAW_INDEX[names[0]]  # they stand together, in this order: `test_summed_columns`
+        np.add.reduce(raw[at : at + len(names)], axis=0, out=raw[i])
     out = np.empty((len(SPECS), raw.shape[1]), np.float32)
     out[_COUNTS] = raw[_COUNT_OF]
     bottom = raw[_BOTTOM_OF]
