@@ -73,7 +73,7 @@ def bench_stages(folder: Path, n_frames: int) -> Iterator[dict[str, Any]]:
         n = n_frames if case in PATH_CASES else max(n_frames // 10, 1)
         path = folder / f"{case}.pcap"
         traffic.write_capture(path, case, n)
-        stages = {
+        stages: dict[str, tuple[Callable[[Any], object], Any]] = {
             "walk": (walk, path),
             "decode": (decode_all, walk(path)),
             "path": (extract_all, path),
