@@ -1,7 +1,7 @@
 """Who says which MAC an address has: ARP and ND claims, judged against what was asked and what is known.
 
-Frame by frame, in frame order: address resolution is a small part of any ward's traffic, and a loop of
-a microsecond a packet bounds what a storm of it costs. Tables are bounded; what is pushed out is counted.
+Frame by frame, in frame order: address resolution is a small part of any ward's traffic, and a loop of a
+few microseconds a packet bounds what a storm of it costs. Tables are bounded; what is pushed out is counted.
 
 An unasked claim is one whose receiver did not ask for that address in the last 5 s. It teaches nothing:
 an address is bound to a MAC by requests, announcements and asked answers only. A claim of another MAC is
@@ -15,10 +15,7 @@ Source: RFC 826, RFC 5227 (probe, announcement), RFC 4861 7.2.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
+from collections import OrderedDict
 
 UNASKED, CONTRADICTION, TWO_WAY, ANNOUNCEMENT = 1, 2, 4, 8
 """Flags of a claim."""
@@ -36,19 +33,11 @@ class ClaimBook:
     def __init__(self, max_entries: int) -> None:
         self.max_entries = max_entries
         self.n_evicted = 0
-        self._asked: dict[tuple[int, int], int] = {}
-        self._holder: dict[int, tuple[int, int]] = {}
-        self._told: dict[tuple[int, int, int], int] = {}
+        self._asked: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._holder: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._told: OrderedDict[tuple[int, int, int], int] = OrderedDict()
 
-    def _put(self, table: dict[_K, _V], key: _K, value: _V) -> None:
-        """Set, as the newest entry; the oldest goes where the table is full."""
-        table.pop(key, None)
-        if len(table) >= self.max_entries:
-            del table[next(iter(table))]
-            self.n_evicted += 1
-        table[key] = value
-
-    def judge(
+    def judge(  # noqa: C901, PLR0912  (one loop without calls: it bounds what a storm of ARP costs)
         self,
         ts_ns: list[int],
         ops: list[int],
@@ -56,50 +45,61 @@ class ClaimBook:
         senders: list[int],
         targets: list[int],
     ) -> list[int]:
-        """The flags of requests (op 1) and answers (any other), in frame order."""
-        ask, claim = self.ask, self.claim
-        return [
-            ask(now, sender, mac, target) if op == 1 else claim(now, sender, mac, target)
-            for now, op, mac, sender, target in zip(ts_ns, ops, macs, senders, targets, strict=True)
-        ]
+        """The flags of requests (op 1) and answers (any other), in frame order.
+
+        A request's `sender` 0 is a probe. An answer says that `sender` is at `mac`, to `target` (0: everybody).
+        """
+        asked, holders, told = self._asked, self._holder, self._told
+        limit = self.max_entries
+        out = []
+        for now, op, mac, sender, target in zip(ts_ns, ops, macs, senders, targets, strict=True):
+            flags = 0
+            if op == 1:
+                if sender != target:
+                    asked[sender, target] = now
+                    asked.move_to_end((sender, target))
+                    if len(asked) > limit:
+                        asked.popitem(last=False)
+                        self.n_evicted += 1
+                else:
+                    flags = ANNOUNCEMENT
+            elif sender == target:
+                flags = ANNOUNCEMENT
+            elif now - asked.get((target, sender), -SILENT_NS) > ASKED_NS:
+                flags = UNASKED if target else ANNOUNCEMENT
+            if not sender:
+                out.append(0)
+                continue
+            if flags == UNASKED:
+                told[mac, sender, target] = now
+                told.move_to_end((mac, sender, target))
+                if len(told) > limit:
+                    told.popitem(last=False)
+                    self.n_evicted += 1
+                if now - told.get((mac, target, sender), -2 * TWO_WAY_NS) <= TWO_WAY_NS:
+                    flags |= TWO_WAY
+            known = holders.get(sender)
+            teaches = not flags & UNASKED
+            if known is None:
+                if not teaches:
+                    out.append(flags)
+                    continue
+                if len(holders) >= limit:
+                    holders.popitem(last=False)
+                    self.n_evicted += 1
+            elif known[0] != mac and not (teaches and now - known[1] > SILENT_NS):
+                holders.move_to_end(sender)  # who is under attack is not forgotten
+                out.append(flags | CONTRADICTION)
+                continue
+            holders[sender] = (mac, now)
+            holders.move_to_end(sender)
+            out.append(flags)
+        return out
 
     def ask(self, ts_ns: int, sender: int, mac: int, target: int) -> int:
-        """A request; `sender` 0 is a probe. The flags."""
-        if sender != target:
-            self._put(self._asked, (sender, target), ts_ns)
-        if sender == 0:
-            return 0
-        flags = ANNOUNCEMENT if sender == target else 0
-        return flags | self._bind(ts_ns, sender, mac, teaches=True)
+        """The flags of one request."""
+        return self.judge([ts_ns], [1], [mac], [sender], [target])[0]
 
     def claim(self, ts_ns: int, sender: int, mac: int, target: int) -> int:
-        """An answer, asked for or not: `sender` is at `mac`, told to `target` (0: everybody). The flags."""
-        if sender == 0:
-            return 0
-        asked = self._asked.get((target, sender))
-        if sender == target:
-            flags = ANNOUNCEMENT
-        elif asked is not None and ts_ns - asked <= ASKED_NS:
-            flags = 0
-        elif target == 0:
-            flags = ANNOUNCEMENT
-        else:
-            flags = UNASKED
-            self._put(self._told, (mac, sender, target), ts_ns)
-            back = self._told.get((mac, target, sender))
-            if back is not None and ts_ns - back <= TWO_WAY_NS:
-                flags |= TWO_WAY
-        return flags | self._bind(ts_ns, sender, mac, teaches=not flags & UNASKED)
-
-    def _bind(self, ts_ns: int, sender: int, mac: int, *, teaches: bool) -> int:
-        """Learn or check that `sender` is at `mac`."""
-        known = self._holder.get(sender)
-        if known is None:
-            if teaches:
-                self._put(self._holder, sender, (mac, ts_ns))
-            return 0
-        holder, last_ns = known
-        if holder == mac or (teaches and ts_ns - last_ns > SILENT_NS):
-            self._put(self._holder, sender, (mac, ts_ns))
-            return 0
-        return CONTRADICTION
+        """The flags of one answer."""
+        return self.judge([ts_ns], [2], [mac], [sender], [target])[0]

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from agent.features.ip_schema import SPECS
-from agent.features.rows import RAW, _SUMMED
+from agent.features.rows import _SUMMED, RAW
 from agent.features.schema import Feature, Schema
 from agent.features.schemas import SCHEMAS
 from tests.support.feature_docs import DOCS, text
