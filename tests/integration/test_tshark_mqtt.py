@@ -334,7 +334,7 @@ def first_flow(path: Path, *, most=260, pieces=14):
                 data = data[: most - total + 40]
                 total += len(data)
                 yield ends == flow, data
-            if total > most:
+            if total > most or len(seen) == pieces:
                 return
 
 
