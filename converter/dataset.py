@@ -2,13 +2,15 @@
 
 What was trained is what runs: nothing here looks at a frame but `PacketDecoder` and `HostWindows`.
 
-In: a folder of `RUN.pcap`, `RUN.labels.jsonl`, `RUN.manifest.json`. Out: a folder of `RUN.npz`.
+In: a folder of `RUN.pcap`, `RUN.labels.jsonl`, `RUN.manifest.json`. Out: a folder of
+`RUN.npz` with the labels and manifest beside it.
 Raises: `DatasetError`, `CaptureError`. Runs that are already there, of the same capture and schema, are left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +80,11 @@ def build_all(captures: Path, out: Path, tell: Callable[[str], None]) -> int:
             continue
         run = build_run(capture)
         save_run(place, run)
+        for ending in (
+            ".labels.jsonl",
+            ".manifest.json",
+        ):  # so that the folder says where it came from
+            shutil.copyfile(_beside(capture, ending), _beside(place, ending))
         written += 1
         rows = {name: int((run.kind == k).sum()) for k, name in _present(run)}
         tell(f"{place.name}: {len(run)} rows, {int(run.edge.sum())} edge, {rows}")

@@ -25,7 +25,7 @@ from agent.features.ip import SCHEMA
 from agent.records import MAC_HI, NOBODY, Alert, Detector, Endpoint, Verdict
 from agent.score.boosting import BoostingDetector
 from agent.score.rules import RulesDetector
-from converter.datasets.matrix import HORIZON_SLICES, KINDS, SLICE_NS, RunMatrix, host_of, take
+from converter.datasets.matrix import HORIZON_SLICES, KINDS, SLICE_NS, RunMatrix, host_of
 from converter.figures import (
     bootstrap_macro_f1,
     confusion,
@@ -165,9 +165,9 @@ def row_figures(
         KINDS[k]: {
             "rows": int(table[k].sum()),
             "f1": round(float(f1[k]), 4),
-            "recall": round(table[k, k] / table[k].sum(), 4),
+            "recall": round(float(table[k, k] / table[k].sum()), 4),
             "recall_interval": _rounded(wilson(int(table[k, k]), int(table[k].sum()))),
-            "precision": round(table[k, k] / max(1, table[:, k].sum()), 4),
+            "precision": round(float(table[k, k] / max(1, table[:, k].sum())), 4),
             "precision_interval": _rounded(wilson(int(table[k, k]), int(table[:, k].sum()))),
         }
         for k in range(1, len(KINDS))
@@ -191,18 +191,17 @@ def row_figures(
 
 
 def run_findings(run: RunMatrix, detectors: Sequence[Detector]) -> RunFindings:
-    """One run through detectors and policy, slice by slice, as the pipeline drives them."""
+    """One run through detectors and policy; a detector judges all slices at once, which changes nothing it says."""
     policy = FindingPolicy(gateway="evaluation", source=run.info.run, burst=NO_BURST)
-    verdicts: list[Verdict] = []
+    verdicts = [v for detector in detectors for v in detector.judge(run.matrix)]
+    by_slice: dict[int, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_slice.setdefault(verdict.end_ns, []).append(verdict)
     alerts: list[Alert] = []
     ends = np.unique(run.matrix.end_ns)
-    bounds = np.searchsorted(run.matrix.end_ns, np.append(ends, np.iinfo(np.int64).max))
-    for end_ns, first, last in zip(ends, bounds[:-1], bounds[1:], strict=True):
-        part = take(run.matrix, np.arange(first, last))
-        said = [v for detector in detectors for v in detector.judge(part)]
-        verdicts += said
-        alerts += policy.consider(said, int(end_ns))
-        alerts += policy.advance(int(end_ns))
+    for end_ns in ends.tolist():
+        alerts += policy.consider(by_slice.get(end_ns, []), end_ns)
+        alerts += policy.advance(end_ns)
     if len(ends):
         alerts += policy.close_all(int(ends[-1]))
     told = {a.uid: a for a in alerts if a.activity == "close"}  # the last word on each finding
@@ -225,7 +224,7 @@ def run_findings(run: RunMatrix, detectors: Sequence[Detector]) -> RunFindings:
             for a in told.values()
         )
         is_found = bool(inside) and is_told
-        seconds = (min(inside) - episode.start_ns) / SLICE_NS if is_found else None
+        seconds = float(min(inside) - episode.start_ns) / SLICE_NS if is_found else None
         found.append((episode.kind, episode.variant, is_found, seconds))
     false, misnamed = [], []
     for alert in told.values():
@@ -244,7 +243,7 @@ def run_findings(run: RunMatrix, detectors: Sequence[Detector]) -> RunFindings:
 
 
 def _detect(bundle: Bundle, *others: Detector) -> list[Detector]:
-    return [*others, BoostingDetector(bundle)]
+    return [*others, BoostingDetector(bundle, max_explained=0)]
 
 
 def _labels(

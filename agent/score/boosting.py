@@ -101,8 +101,16 @@ class BoostingDetector:
 
     name = "boosting"
 
-    def __init__(self, bundle: Bundle, *, tells: Mapping[str, Tell] = TELLS) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        tells: Mapping[str, Tell] = TELLS,
+        max_explained: int = MAX_EXPLAINED,
+    ) -> None:
+        """`max_explained`: verdicts a slice whose facts are searched for."""
         self.bundle = bundle
+        self._max_explained = max_explained
         self._tells = tells
         self._classes = bundle.manifest.kinds.classes
         self._counts: Counter[str] = Counter()
@@ -180,7 +188,11 @@ class BoostingDetector:
                     count_window_s=role.count_window_s,
                     ports=_ports(matrix, int(row), is_attacker=role.is_attacker),
                     facts=self._facts(
-                        matrix, int(row), kind, role, search=explained[end_ns] <= MAX_EXPLAINED
+                        matrix,
+                        int(row),
+                        kind,
+                        role,
+                        search=explained[end_ns] <= self._max_explained,
                     ),
                 )
             )
