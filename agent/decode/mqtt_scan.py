@@ -174,8 +174,8 @@ def scan(data: bytes, at: int, length: int, *, trusting: bool) -> Scan:
             empties = 0
             count = 1
             if streak >= _STREAK and size == 2:
-                count, look = _run(data, at, length, look)
-                headers -= max(_LOOK_COST - count, count // _LOOK_STEP)
+                count, look, cost = _run(data, at, length, look)
+                headers -= cost
                 streak = 0 if look == _LOOK else _STREAK
                 following = at + count * (2 + remaining)
             if count > 1 or len(entries) >= room:
@@ -185,8 +185,8 @@ def scan(data: bytes, at: int, length: int, *, trusting: bool) -> Scan:
         else:
             empties += 1
             if empties >= _STREAK and first in _EMPTY:
-                count, look = _empty_run(data, at, look, found)
-                headers -= max(_LOOK_COST - count, count // _LOOK_STEP)
+                count, look, cost = _empty_run(data, at, look, found)
+                headers -= cost
                 empties = 0 if look == _LOOK else _STREAK
                 following = at + 2 * count
             else:
@@ -207,8 +207,12 @@ def _why_not(data: bytes, length: int, header: tuple[int, int, int], *, trusting
     return Stop.CUT
 
 
-def _empty_run(data: bytes, at: int, look: int, found: _Entries) -> tuple[int, int]:
-    """Take the two-byte packets from `at` on, of any mix; how many, at least 1, and the next look."""
+def _empty_run(data: bytes, at: int, look: int, found: _Entries) -> tuple[int, int, int]:
+    """Take the two-byte packets from `at` on, of any mix; how many, at least 1, the next look, and its cost."""
+    count = (len(data) - at) // 2
+    if data[at : at + 2 * count] == data[at : at + 2] * count:
+        found.add(at, data[at], 0, 2, count)
+        return count, look, 1
     most = min(look, (len(data) - at) // 2)
     pair = np.frombuffer(data, "<u2", offset=at, count=most)
     odd = np.flatnonzero((pair & 0xFF0F != 0) | (pair < 0xC0))
@@ -219,11 +223,12 @@ def _empty_run(data: bytes, at: int, look: int, found: _Entries) -> tuple[int, i
             found.add(at + 2 * int(hits[0]), first, 0, 2, len(hits))
         if len(hits) == pairs:
             break
-    return pairs, _LOOK if len(odd) else min(look * 4, _LOOK_MAX)
+    look = _LOOK if len(odd) else min(look * 4, _LOOK_MAX)
+    return pairs, look, max(_LOOK_COST - pairs, pairs // _LOOK_STEP)
 
 
-def _run(data: bytes, at: int, length: int, look: int) -> tuple[int, int]:
-    """How many packets with the same two header bytes follow each other from `at`, at least 1; and the next look.
+def _run(data: bytes, at: int, length: int, look: int) -> tuple[int, int, int]:
+    """How many packets with the same two header bytes follow each other from `at`, at least 1; next look; cost.
 
     The look ahead grows only while it is all of one run, so its cost stays in proportion to what it finds.
     """
@@ -232,6 +237,6 @@ def _run(data: bytes, at: int, length: int, look: int) -> tuple[int, int]:
     window = np.frombuffer(data, np.uint8, offset=at, count=(most - 1) * period + 2)
     other = (window[::period] != data[at]) | (window[1::period] != data[at + 1])
     odd = np.flatnonzero(other)
-    if len(odd):
-        return max(int(odd[0]), 1), _LOOK
-    return max(most, 1), min(look * 4, _LOOK_MAX)
+    count = max(int(odd[0]) if len(odd) else most, 1)
+    look = _LOOK if len(odd) else min(look * 4, _LOOK_MAX)
+    return count, look, max(_LOOK_COST - count, count // _LOOK_STEP)
