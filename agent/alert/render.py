@@ -23,7 +23,7 @@ from agent.alert.endpoints import text
 from agent.alert.finding import ACTIVITY, SCHEMA_NAME
 from agent.alert.severity import SEVERITIES
 from agent.alert.suppression import DeviceLookup, no_devices
-from agent.alert.words import counted, fact_words, meaning_of, number, words
+from agent.alert.words import counted, fact_words, is_guard, meaning_of, number, words
 from agent.records import NOBODY, Alert, Endpoint
 
 STYLES = {
@@ -35,6 +35,7 @@ STYLES = {
 }
 ACTIVITY_WORDS = {1: "new", 2: "update", 3: "closed"}
 MAX_WHY = 3
+"""Facts an event: the figure, and what else speaks for it; guards stand in the event, not on the terminal."""
 MAX_SHOWN = 200
 """Characters of one text of a received event."""
 MANY = "many"
@@ -73,15 +74,19 @@ def row_of_alert(
     """As shown on the gateway's own terminal: addresses, and asset tags where there are any."""
     say = words(alert.kind, language)
     meanings = features or {}
-    why = [
-        fact_words(
-            meaning_of(f.feature, meanings),
+    facts = [
+        (
+            fact_words(
+                meaning_of(f.feature, meanings),
+                f.value,
+                limit=f.limit,
+                normal=f.normal,
+                language=language,
+            ),
             f.value,
-            limit=f.limit,
-            normal=f.normal,
-            language=language,
+            f.limit,
         )
-        for f in alert.facts[:MAX_WHY]
+        for f in alert.facts
     ]
     return Row(
         time_ms=(alert.time_ns + wall_offset_ns) // 1_000_000,
@@ -95,7 +100,7 @@ def row_of_alert(
         victim=_local(alert.victim, devices),
         count=alert.count,
         since_ms=(alert.start_ns + wall_offset_ns) // 1_000_000,
-        why=tuple(why),
+        why=_telling(facts),
         do_first=say.do_first[0],
         storm_counts=alert.storm_counts,
     )
@@ -121,7 +126,7 @@ def row_of_event(event: Mapping[str, Any]) -> Row:
             victim=_received(evidence.get("dst_endpoint"), names),
             count=int(event["count"]),
             since_ms=int(event["start_time"]),
-            why=tuple(_clean(fact["words"]) for fact in own["facts"][:MAX_WHY]),
+            why=_telling((_clean(f["words"]), f["value"], f.get("limit")) for f in own["facts"]),
             do_first=_clean(own["do_first"][0]),
             where=_clean("/".join((own["site"], own["ward"], own["gateway"]))),
             storm_counts={_clean(kind): int(n) for kind, n in own.get("storm_counts", {}).items()}
@@ -178,6 +183,14 @@ def show(console: Console, rows: Sequence[Row]) -> None:
     """Print each event, without cutting lines short or guessing at markup in them."""
     for row in rows:
         console.print(lines(row), soft_wrap=True, highlight=False)
+
+
+def _telling(facts: Iterable[tuple[str, float, float | None]]) -> tuple[str, ...]:
+    """Of (words, value, limit): the first, and of the others those that are no guards; at most `MAX_WHY`."""
+    told = [
+        say for i, (say, value, limit) in enumerate(facts) if i == 0 or not is_guard(value, limit)
+    ]
+    return tuple(told[:MAX_WHY])
 
 
 def _clock(time_ms: int) -> str:

@@ -225,13 +225,38 @@ def number(value: float) -> str:
 
 HORIZONS = {"_1s": "1 s", "_60s": "60 s"}
 """How far back a feature reaches, by the end of its name."""
+FIGURES: dict[str, str] = {
+    "out_services_one_peer": "ports that the sender tried on one device",
+    "in_services": "ports of the device that were tried",
+    "out_refused_services": "ports that the device refused",
+    "out_unanswered_peers": "hosts that it tried and that did not answer",
+    "out_echo_requests": "pings sent",
+    "in_echo_requests": "pings received",
+    "out_tcp_syn": "connections tried (TCP SYN)",
+    "in_tcp_syn": "connection requests received (TCP SYN)",
+    "out_tcp_odd": "TCP packets with flags that no ordinary system sends",
+    "out_arp_unanswered": "addresses that it asked for by ARP or ND and that nobody answered for",
+    "out_arp_two_way": "unasked ARP or ND claims by one machine that poses as two hosts to each other",
+    "out_arp_contradictions": "ARP or ND claims to an address that another machine is known by",
+    "out_mqtt_connects": "MQTT logins tried (CONNECT)",
+    "in_mqtt_refused": "MQTT logins that the broker refused",
+    "out_mqtt_publishes": "MQTT messages published",
+    "out_mqtt_violations": "breaches of the MQTT protocol",
+}
+"""What rules look at, without its horizon, in words for a ward; of other features the schema's meaning is said."""
 
 
 def meaning_of(feature: str, meanings: Mapping[str, str]) -> str:
     """What a feature means, with the time that it is counted over; its name where nothing is known."""
-    meaning = meanings.get(feature, feature)
-    over = next((say for end, say in HORIZONS.items() if feature.endswith(end)), "")
+    end = next((end for end in HORIZONS if feature.endswith(end)), "")
+    meaning = FIGURES.get(feature.removesuffix(end)) or meanings.get(feature, feature)
+    over = HORIZONS.get(end, "")
     return meaning if not over or meaning == feature or over in meaning else f"{meaning} in {over}"
+
+
+def is_guard(value: float, limit: float | None) -> bool:
+    """Whether a fact only rules a look-alike out: a figure that is below its limit, or a limit of one at most."""
+    return limit is not None and (limit <= 1 or value < limit)
 
 
 def fact_words(

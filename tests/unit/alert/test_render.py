@@ -1,6 +1,7 @@
 """What people see on a terminal."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,10 @@ from rich.console import Console
 
 from agent.alert.finding import encode
 from agent.alert.render import lines, row_of_alert, row_of_event, show, table
-from agent.records import NOBODY
+from agent.alert.words import FIGURES
+from agent.features.schemas import SCHEMAS
+from agent.records import NOBODY, Fact
+from agent.score.rules import RULES
 from tests.support.alerts import ALERT, CONTEXT
 
 
@@ -43,6 +47,34 @@ def test_both_views_say_the_same_of_an_event():
     received = row_of_event(encode(ALERT, context=CONTEXT, sequence=1))
     for field in ("time_ms", "activity", "severity", "uid", "kind", "count", "why", "do_first"):
         assert getattr(local, field) == getattr(received, field)
+
+
+def test_guards_stand_in_the_event_but_are_not_said():
+    facts = (
+        Fact(feature="out_services_one_peer_60s", value=72.0, limit=20.0),
+        Fact(feature="out_new_services_1s", value=72.0, limit=1.0),
+        Fact(feature="out_data_per_syn_60s", value=0.0, limit=0.5),
+        Fact(feature="out_tcp_syn_60s", value=80.0, limit=12.0),
+        Fact(feature="out_peers_1s", value=3.0),
+    )
+    scan = replace(ALERT, kind="port_scan", facts=facts)
+    event = encode(scan, context=CONTEXT, sequence=1)
+    assert [fact["feature"] for fact in event["unmapped"]["wardwatch"]["facts"]] == [
+        fact.feature for fact in facts
+    ]
+    said = (
+        "ports that the sender tried on one device in 60 s: 72 (limit 20)",
+        "connections tried (TCP SYN) in 60 s: 80 (limit 12)",
+        "out_peers_1s: 3",
+    )
+    assert row_of_alert(scan).why == row_of_event(event).why == said
+
+
+def test_what_rules_look_at_has_words_for_a_ward():
+    """Every figure of a rule, and no word for a feature that is none."""
+    end = re.compile("_(1s|60s)$")
+    assert {end.sub("", rule.figure) for rule in RULES} <= FIGURES.keys()
+    assert FIGURES.keys() <= {end.sub("", f.name) for f in SCHEMAS["ip-1"].features}
 
 
 def test_a_close_is_one_line_and_many_hosts_are_many():
