@@ -195,8 +195,8 @@ class _Connects:
             same = (body[:, : len(name)] == np.frombuffer(name, np.uint8)).all(axis=1)
             same &= here >= len(name)
             self.right_name |= same
-            self.right_level |= same & np.isin(fields.level[rows], levels)
-            known = same & np.isin(fields.level[rows] & 0x7F, levels)
+            self.right_level |= same & levels[fields.level[rows]]
+            known = same & levels[fields.level[rows] & 0x7F]
             self.level[known] = fields.level[rows[known]] & 0x7F
 
     def judge(self, packets: Packets, fields: Fields) -> None:

@@ -69,7 +69,7 @@ class Flows(NamedTuple):
 
     def take(self, rows: I64) -> Flows:
         """These rows."""
-        return Flows(self.key[rows], self.hash[rows], self.reverse[rows])
+        return Flows(self.key.take(rows, axis=0), self.hash.take(rows), self.reverse.take(rows))
 
 
 def identify(

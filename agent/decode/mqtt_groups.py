@@ -111,7 +111,7 @@ def group(
     if keep is not None:
         table.collisions += n - len(keep)
         order, packed, alike = order[keep], packed[keep], _changes(packed[keep] >> np.uint64(bits))
-    offset, captured = segments.offset[order], segments.captured[order]
+    offset, captured = segments.offset.take(order), segments.captured.take(order)
     opening = _first_bytes(buffer, offset, captured)
     connect = opens_with_connect(buffer, offset, captured, opening)
     first = np.flatnonzero(alike)
@@ -134,10 +134,10 @@ def group(
             Segments(*(c[rows] for c in segments)), flows.take(rows), table, configured, buffer
         )
     return Groups(
-        row=segments.row[order],
-        seq=segments.seq[order],
+        row=segments.row.take(order),
+        seq=segments.seq.take(order),
         offset=offset,
-        length=segments.length[order],
+        length=segments.length.take(order),
         captured=captured,
         connect=connect,
         greets=connect | opens_with_connack(buffer, offset, captured, opening),
@@ -161,7 +161,7 @@ def _first_bytes(buffer: U8, offset: I64, captured: I64) -> U8:
 
 def _of_one_flow(flows: Flows, order: I64, alike: BoolArray, hashed: U64) -> I64 | None:
     """Places whose segments are of the flow that comes first under their hash; None where all are, as ever."""
-    key = flows.key[order]
+    key = flows.key.take(order, axis=0)
     other = key[1:] != key[:-1]
     differs = other[:, 0] | other[:, 1] | other[:, 2] | other[:, 3] | other[:, 4]
     first = np.flatnonzero(alike)

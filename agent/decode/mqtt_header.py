@@ -104,8 +104,14 @@ def read_headers(buffer: U8, pos: I64) -> tuple[U8, I32, I32]:
     return first, value.astype(np.int32), header
 
 
-NAMES = {b"\x00\x04MQTT": (4, 5), b"\x00\x06MQIsdp": (3,)}
-"""The protocol names that exist, with their length, and the levels that go with each."""
+def _levels(*levels: int) -> BoolArray:
+    table = np.zeros(256, bool)
+    table[list(levels)] = True
+    return table
+
+
+NAMES = {b"\x00\x04MQTT": _levels(4, 5), b"\x00\x06MQIsdp": _levels(3)}
+"""The protocol names that exist, with their length; and by level, whether it goes with that name."""
 
 
 def opens_with_connect(
@@ -124,7 +130,7 @@ def opens_with_connect(
     for name, levels in NAMES.items():
         end = len(name)
         fits = (body[:, :end] == np.frombuffer(name, np.uint8)).all(axis=1)
-        fits &= np.isin(body[:, end] & 0x7F, levels)
+        fits &= levels[body[:, end] & 0x7F]
         fits &= (size > 0) & (captured[maybe] > size + end) & plausible(first, remaining)
         found[maybe] |= fits
     return found
