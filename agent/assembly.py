@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from agent.config import (
     read_user,
 )
 from agent.decode.decoder import PacketDecoder
-from agent.errors import BundleError, BundleReason, ConfigError
+from agent.errors import BundleError, BundleReason, ConfigError, UplinkError
 from agent.features.ip import HostWindows
 from agent.features.schemas import SCHEMAS
 from agent.pipeline import Extractor, FlowFilter, Pipeline
@@ -54,7 +54,7 @@ from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle
 from agent.score.rules import RulesDetector
 from agent.uplink.message import Message
-from agent.uplink.mqtt import Broker
+from agent.uplink.mqtt import Broker, tls_context
 
 if TYPE_CHECKING:
     from agent.records import BoolArray
@@ -275,7 +275,10 @@ def make_message(
 
 
 def make_broker(uplink: Uplink, client_id: str) -> Broker:
-    """Where the broker is and who we are there. Raises `ConfigError`, too, where a secret is readable by others."""
+    """Where the broker is and who we are there. Connects nowhere.
+
+    Raises `ConfigError` where a secret is readable by others, or a certificate is none.
+    """
     check_uplink(uplink)
     scheme, host, port = broker_address(uplink.url)
     for key in ("ca", "cert"):
@@ -285,7 +288,7 @@ def make_broker(uplink: Uplink, client_id: str) -> Broker:
     if uplink.key is not None:
         read_secret("uplink.key", uplink.key)
     user, password = read_user(uplink.user_file) if uplink.user_file else (None, None)
-    return Broker(
+    broker = Broker(
         host=host,
         port=port,
         client_id=client_id,
@@ -296,6 +299,13 @@ def make_broker(uplink: Uplink, client_id: str) -> Broker:
         user=user,
         password=password,
     )
+    if broker.tls:
+        for key, part in (("ca", replace(broker, cert=None, key=None)), ("cert", broker)):
+            try:
+                tls_context(part)
+            except UplinkError as error:
+                raise ConfigError(f"uplink.{key}", str(error)) from error
+    return broker
 
 
 def read_site_key(config: Config) -> bytes | None:

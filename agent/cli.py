@@ -4,7 +4,9 @@ Exit status: 0 done · 1 error · 2 usage · 3 `--fail-on` met · 75 broker unre
 one line on stderr that says what to do; a traceback is a bug of ours.
 """
 
+import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,8 @@ from agent.errors import AgentError, ConfigError
 if TYPE_CHECKING:
     from agent.uplink.mqtt import Broker
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)
+"""Whether it can be read is said by who reads it: one bad file of many is no wrong usage."""
 SEVERITY = click.Choice(["info", "low", "medium", "high", "critical"])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -25,7 +28,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends with `SystemExit`."""
     try:
-        status = cli.main(args=arguments, prog_name="wardwatch", standalone_mode=False)
+        status = _call(sys.argv[1:] if arguments is None else arguments)
+    except click.exceptions.Exit as end:  # --help, --version
+        status = end.exit_code
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -38,7 +43,22 @@ def main(arguments: list[str] | None = None) -> None:
         # Who read our output has gone (`| head`); nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        # What we could not write is dropped, or the interpreter would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo("wardwatch: the output cannot be written: no space left on device", err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _call(arguments: list[str]) -> object:
+    """The command's exit status. Not `cli.main`: that hides a broken pipe."""
+    with cli.make_context("wardwatch", list(arguments)) as context:
+        status = cli.invoke(context)
+        sys.stdout.flush()
+        return status
 
 
 @click.group(context_settings=CONTEXT)
@@ -52,11 +72,12 @@ def cli() -> None:
     wardwatch alerts --broker mqtts://broker     what the security team sees
     wardwatch sources                            what can be listened on
 
-    Exit status: 0 done, 1 error, 2 usage, 3 --fail-on met, 75 broker unreachable.
+    \b
+    Exit status: 0 done, 1 error, 2 usage, 3 --fail-on met, 75 broker unreachable
     """
 
 
-@cli.command()
+@cli.command(short_help="Watch live traffic and publish findings.")
 @click.option("--config", "config_file", type=FILE, required=True, help="The settings (TOML).")
 @click.option(
     "--check", is_flag=True, help="Check the settings and every file they name, then end."
@@ -77,7 +98,7 @@ def run(config_file: Path, *, check: bool, no_model: bool) -> None:
     (cli_run.check if check else cli_run.run)(config_file, no_model=no_model)
 
 
-@cli.command()
+@cli.command(short_help="Find attacks in capture files.")
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="One finding event a line on stdout.")
 @click.option("--bundle", type=FILE, metavar="DIR", help="Score with this model bundle.")
@@ -124,6 +145,8 @@ def replay(  # noqa: PLR0913 -- one parameter an option
     wardwatch replay *.pcap.gz --fail-on high        for scripts: exit status 3
     wardwatch replay rx.pcap tx.pcap --merge         two halves of one link
     """
+    if no_model and (bundle or trust):
+        raise click.UsageError("--no-model leaves nothing for --bundle and --trust to say")
     from agent.cli_replay import Options  # noqa: PLC0415 -- heavy: numpy
     from agent.cli_replay import replay as replay_files  # noqa: PLC0415
     from agent.config import load_config  # noqa: PLC0415
@@ -149,7 +172,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
     )
 
 
-@cli.command()
+@cli.command(short_help="Show findings as they arrive at a broker.")
 @click.option("--broker", metavar="URL", required=True, help="mqtt://HOST or mqtts://HOST.")
 @click.option("--json", "as_json", is_flag=True, help="One finding event a line on stdout.")
 @click.option("--ca", type=FILE, help="PEM file of the broker's certificate authority.")
@@ -190,21 +213,31 @@ def alerts(  # noqa: PLR0913 -- one parameter an option
     watch(address, as_json=as_json, topic_filter=topic, count=count, for_s=for_s)
 
 
-@cli.command()
+@cli.command(short_help="List what can be listened on.")
 @click.option("--json", "as_json", is_flag=True, help="One interface a line.")
 def sources(*, as_json: bool) -> None:
     """List what can be listened on: name, link type, state, bridge, and whether we may.
 
     A port of a bridge sees part of the traffic; listen on the bridge to see each frame once.
+
+    \b
+    wardwatch sources
+    wardwatch sources --json | jq -r .interface
     """
     from agent.cli_sources import print_sources  # noqa: PLC0415 -- heavy: numpy
 
     print_sources(as_json=as_json)
 
 
-@cli.group()
+@cli.group(short_help="Show, check and trust model bundles.")
 def bundle() -> None:
-    """Model bundles: what they are, whether they are whole, whom this site trusts."""
+    """Model bundles: what they are, whether they are whole, whom this site trusts.
+
+    \b
+    wardwatch bundle show                                       the shipped one
+    wardwatch bundle verify FOLDER --trust ward.pub             as a start does
+    wardwatch bundle trust ward.pub --config agent.toml         from now on
+    """
 
 
 @bundle.command("show")
@@ -238,14 +271,20 @@ def bundle_trust(key: Path, config_file: Path) -> None:
     trust_key(key, config_file)
 
 
-@cli.command()
+@cli.command(short_help="Measure speed and memory here.")
 @click.option("--frames", type=click.IntRange(min=10_000), default=1_000_000, show_default=True)
 @click.option(
     "--json", "as_json", is_flag=True, help="JSON lines on stdout and nothing else there."
 )
 @click.option("--page", type=FILE, help="Write the table to this Markdown file, too.")
 def bench(frames: int, *, as_json: bool, page: Path | None) -> None:
-    """Measure speed and memory on this machine; a table, or one JSON line a figure."""
+    """Measure speed and memory on this machine; a table, or one JSON line a figure.
+
+    \b
+    wardwatch bench                    a table
+    wardwatch bench --json > a.jsonl   for machines
+    wardwatch bench --frames 100000    shorter
+    """
     from agent.cli_bundle import bench_detectors  # noqa: PLC0415 -- heavy: onnxruntime
 
     try:
@@ -275,8 +314,14 @@ def _broker(
             Uplink(url=url, ca=ca, cert=cert, key=key, user_file=user_file), client_id
         )
     except ConfigError as error:
-        name = error.path.rpartition(".")[2].replace("_", "-").replace("url", "broker")
-        raise click.BadParameter(error.problem, param_hint=f"--{name}") from error
+        problem = re.sub(r"uplink\.\w+", lambda m: _option(m[0]), error.problem)
+        raise click.BadParameter(problem, param_hint=_option(error.path)) from error
+
+
+def _option(key: str) -> str:
+    """The option that says what a key of `[uplink]` says in the settings."""
+    name = key.rpartition(".")[2]
+    return "--broker" if name == "url" else "--" + name.replace("_", "-")
 
 
 if __name__ == "__main__":

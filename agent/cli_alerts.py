@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 
 from agent.alert import topics
-from agent.alert.render import row_of_event, show
+from agent.alert.render import row_of_event, show, terminal
 from agent.cli_replay import note
 from agent.errors import UplinkError
 from agent.uplink.mqtt import Broker, Connection
@@ -36,7 +36,7 @@ class Reader:
     """Which events of which gateway have been shown."""
 
     as_json: bool
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=terminal)
     n_shown: int = 0
     n_missing: int = 0
     _last: dict[str, int] = field(default_factory=dict)

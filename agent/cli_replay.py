@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent.alert.finding import stamp_transmit_time
-from agent.alert.render import Row, row_of_alert, show, table
+from agent.alert.render import Row, row_of_alert, show, table, terminal
 from agent.alert.severity import SEVERITIES
 from agent.assembly import Site, make_message, make_site, make_watch
 from agent.config import Config
@@ -27,7 +27,6 @@ from agent.uplink.publisher import Publisher
 from agent.uplink.spool import Spool
 
 SEND_TIMEOUT_S = 60.0
-PIPE_COLUMNS = 140
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +56,16 @@ class _Run:
     sequence: int = 0
     worst: int = -1
     rows: list[Row] = field(default_factory=list)
-    console: Console = field(default_factory=lambda: wide_console())  # noqa: PLW0108 -- defined below
+    """Events of the file that is being read, for its table; none with `--json`."""
+    uids: set[str] = field(default_factory=set)
+    """Of the findings in that file."""
+    console: Console = field(default_factory=terminal)
     n_unread: int = 0
 
     def tell(self, alert: Alert) -> None:
         """Number and print one event; queue it for the broker."""
         self.sequence += 1
+        self.uids.add(alert.uid)
         self.worst = max(self.worst, SEVERITIES.index(alert.severity))
         message = make_message(alert, self.sequence, context=self.site.context)
         if self.options.as_json:
@@ -110,6 +113,7 @@ def _one(run: _Run, files: tuple[Path, ...]) -> None:
     name = files[0].name if len(files) == 1 else f"{len(files)} files"
     watch = make_watch(run.site, name)
     run.rows.clear()
+    run.uids.clear()
     n_before = run.sequence
     began_s = time.monotonic()
     try:
@@ -145,9 +149,18 @@ def _one(run: _Run, files: tuple[Path, ...]) -> None:
         run.console.print(table(run.rows, title=f"Findings in {name}"))
     click.echo(
         f"{name}: {report.n_frames:,} frames, {report.duration_s:,.0f} s of traffic, "
-        f"{run.sequence - n_before} events of findings; read in {time.monotonic() - began_s:.1f} s",
+        f"{_found(run, n_before)}; read in {time.monotonic() - began_s:.1f} s",
         err=True,
     )
+
+
+def _found(run: _Run, n_before: int) -> str:
+    """How many findings, and in how many events they are told."""
+    n_events = run.sequence - n_before
+    if not n_events:
+        return "no findings"
+    n = len(run.uids)
+    return f"{n} finding{'' if n == 1 else 's'} ({n_events} event{'' if n_events == 1 else 's'})"
 
 
 @contextmanager
@@ -166,12 +179,6 @@ def _progress(name: str) -> Iterator[OnProgress]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(name, total=100)
         yield lambda _frames, share: bar.update(task, completed=round(share * 100))
-
-
-def wide_console() -> Console:
-    """stdout; as wide as the terminal, or wide enough for a table where it is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
 
 
 def note(line: str) -> None:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from agent import service
-from agent.alert.render import row_of_alert, show
+from agent.alert.render import row_of_alert, show, terminal
 from agent.alert.suppression import DeviceLookup
 from agent.assembly import SCHEMA_ID
 from agent.features.schemas import SCHEMAS
@@ -21,7 +20,7 @@ def check(config_file: Path, *, no_model: bool) -> None:
 def run(config_file: Path, *, no_model: bool) -> None:
     """Serve until a signal ends it."""
     service.log_to_stderr()
-    console = Console()
+    console = terminal()
     meanings = {feature.name: feature.meaning for feature in SCHEMAS[SCHEMA_ID].features}
 
     def on_alert(alert: Alert, wall_offset_ns: int, devices: DeviceLookup) -> None:

@@ -137,8 +137,10 @@ def load_config(path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError("", f"{path}: no such file; start from agent.example.toml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("", f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError:
+        raise ConfigError("", f"{path}: not a text file (UTF-8)") from None
+    except OSError as error:
+        raise ConfigError("", f"{path}: cannot be read: {error.strerror}") from error
     try:
         return parse_config(text, folder=path.parent)
     except ConfigError as error:
@@ -243,8 +245,10 @@ def load_devices(path: Path) -> dict[Endpoint, Device]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(key, f"{path}: cannot be read: {error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(key, f"{path}: not a CSV file (UTF-8): {error}") from error
+    except OSError as error:
+        raise ConfigError(key, f"{path}: cannot be read: {error.strerror}") from error
     if not rows or tuple(cell.strip() for cell in rows[0]) != COLUMNS:
         raise ConfigError(key, f"{path}: the first line must be {','.join(COLUMNS)}")
     devices: dict[Endpoint, Device] = {}

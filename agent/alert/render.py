@@ -39,6 +39,7 @@ MAX_WHY = 3
 MAX_SHOWN = 200
 """Characters of one text of a received event."""
 MANY = "many"
+PIPE_COLUMNS = 140
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,20 @@ def table(rows: Iterable[Row], *, title: str = "Findings") -> Table:
             "closed" if row.activity == "closed" else "open",
         )
     return out
+
+
+class Terminal(Console):
+    """Standard output. Who reads it may go away (`| head`): that is for the command to say."""
+
+    def on_broken_pipe(self) -> None:
+        """Not rich's own way, which ends the process with 1."""
+        raise BrokenPipeError
+
+
+def terminal() -> Console:
+    """Standard output; as wide as the terminal, or wide enough for a table where it is none."""
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=PIPE_COLUMNS)
 
 
 def show(console: Console, rows: Sequence[Row]) -> None:

@@ -251,7 +251,9 @@ def meaning_of(feature: str, meanings: Mapping[str, str]) -> str:
     end = next((end for end in HORIZONS if feature.endswith(end)), "")
     meaning = FIGURES.get(feature.removesuffix(end)) or meanings.get(feature, feature)
     over = HORIZONS.get(end, "")
-    return meaning if not over or meaning == feature or over in meaning else f"{meaning} in {over}"
+    if not over or meaning == feature or over in meaning:
+        return meaning
+    return f"{meaning}{',' if ', ' in meaning else ''} in {over}"
 
 
 def is_guard(value: float, limit: float | None) -> bool:

@@ -10,6 +10,7 @@ Raises: `UplinkError` with its reason and what to do. Remembers: one connection;
 One thread at a time. Source: MQTT 5.0 (OASIS), 2.4 reason codes, 3.1.2 CONNECT, 3.3.2.3 PUBLISH.
 """
 
+import errno
 import select
 import socket
 import ssl
@@ -213,25 +214,9 @@ class Connection:
             client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
         return client
 
-    def _tls_context(self) -> ssl.SSLContext:
-        """Made anew for each connection: renewed certificates need no restart."""
-        try:
-            context = ssl.create_default_context(cafile=self.broker.ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self.broker.cert is not None:
-                context.load_cert_chain(self.broker.cert, self.broker.key)
-        except OSError as error:
-            files = ", ".join(
-                str(f) for f in (self.broker.ca, self.broker.cert, self.broker.key) if f
-            )
-            raise UplinkError(
-                UplinkReason.TLS, f"cannot read the certificates ({files}): {error}"
-            ) from error
-        return context
-
     def _open_socket(self, host: str, port: int) -> socket.socket:
         """Connect to the first address that answers; each attempt's 5-tuple is told before it starts."""
-        context = self._tls_context() if self.broker.tls else None
+        context = tls_context(self.broker) if self.broker.tls else None
         problem: OSError = ConnectionError("the name has no address")
         for family, kind, proto, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -309,12 +294,35 @@ class Connection:
         return UplinkError(kind, words)
 
 
+def tls_context(broker: Broker) -> ssl.SSLContext:
+    """How the broker is verified and who we are; `UplinkError` where a file is no certificate or key.
+
+    Made anew for each connection: renewed certificates need no restart.
+    """
+    try:
+        context = ssl.create_default_context(cafile=broker.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if broker.cert is not None:
+            context.load_cert_chain(broker.cert, broker.key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = ", ".join(str(f) for f in (broker.ca, broker.cert, broker.key) if f)
+        words = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        text = f"cannot read the certificates ({files}): {words}; expected PEM files"
+        raise UplinkError(UplinkReason.TLS, text) from error
+    return context
+
+
+def _no_password() -> str:
+    """A key with a password: nobody is there to type it."""
+    raise ValueError("the key has a password; give one without")
+
+
 SESSION_TAKEN_OVER = 0x8E
 CONNACK_ADVICE = {
     0x84: (UplinkReason.PROTOCOL, "it must speak MQTT 5"),
     0x85: (UplinkReason.CREDENTIALS, "it does not take this client id"),
-    0x86: (UplinkReason.CREDENTIALS, "check the user and password in uplink.user_file"),
-    0x87: (UplinkReason.CREDENTIALS, "check uplink.user_file or the client certificate"),
+    0x86: (UplinkReason.CREDENTIALS, "check the user and the password (user_file)"),
+    0x87: (UplinkReason.CREDENTIALS, "check the user (user_file) or the client certificate (cert)"),
     0x8A: (UplinkReason.CREDENTIALS, "the client is banned there"),
     0x88: (UplinkReason.UNREACHABLE, "it is not ready"),
     0x89: (UplinkReason.UNREACHABLE, "it is busy"),
@@ -324,12 +332,12 @@ CONNACK_ADVICE = {
 def _in_words(broker: Broker, error: OSError) -> UplinkError:
     name = broker.name
     if isinstance(error, socket.gaierror):
-        words = f"{name}: the name cannot be resolved ({error.strerror}); check uplink.url and DNS"
+        words = f"{name}: the name cannot be resolved ({error.strerror}); check the URL and DNS"
         return UplinkError(UplinkReason.DNS, words)
     if isinstance(error, ssl.SSLCertVerificationError):
         words = (
             f"{name}: its certificate is not good: {error.verify_message}; "
-            "check uplink.ca, and the name in uplink.url"
+            "check the authority (ca), and the host name in the URL"
         )
         return UplinkError(UplinkReason.TLS, words)
     if isinstance(error, ssl.SSLError):
@@ -337,7 +345,22 @@ def _in_words(broker: Broker, error: OSError) -> UplinkError:
             UplinkReason.TLS, f"{name}: TLS: {error.reason or error}; is it a TLS port?"
         )
     reason = error.strerror or str(error) or type(error).__name__
-    return UplinkError(UplinkReason.UNREACHABLE, f"{name}: {reason}")
+    advice = CONNECT_ADVICE.get(error.errno or 0) or (TIMED_OUT if _timed_out(error) else "")
+    return UplinkError(UplinkReason.UNREACHABLE, f"{name}: {reason}{advice}")
+
+
+def _timed_out(error: OSError) -> bool:
+    """The socket's own timeout has no number; an answer that we waited for has its own words."""
+    return isinstance(error, TimeoutError) and str(error) == "timed out"
+
+
+TIMED_OUT = "; is the host up, and may its port be reached from here?"
+CONNECT_ADVICE = {
+    errno.ECONNREFUSED: "; is a broker running there, on this port?",
+    errno.ETIMEDOUT: TIMED_OUT,
+    errno.EHOSTUNREACH: TIMED_OUT,
+    errno.ENETUNREACH: "; is the network up?",
+}
 
 
 def _publish_properties(message: Outgoing, packet: int) -> Properties:

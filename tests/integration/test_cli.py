@@ -325,15 +325,85 @@ def test_sources_lists_interfaces(wardwatch):
     assert {"interface", "link", "state", "bridge", "remark", "permitted"} == set(rows[0])
 
 
-def test_a_reader_that_goes_away_is_no_traceback(demo_capture: Path):
-    command = f"{sys.executable} -m agent.cli replay --no-model {demo_capture} | head -1"
-    done = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True, timeout=60,
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_reader_that_goes_away_is_no_traceback(demo_capture: Path, form: tuple[str, ...]):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", "replay", "--no-model", str(demo_capture), *form],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
-    assert done.stdout.count("\n") == 1
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141  # as the shell says of SIGPIPE
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_full_disk_under_the_output_is_one_line(demo_capture: Path, form: tuple[str, ...]):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent.cli", "replay", "--no-model", str(demo_capture), *form],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "no space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.root
+def test_a_file_without_permission_is_named_and_the_others_are_read(
+    tmp_path: Path, demo_capture: Path
+):
+    """As one who may not read what belongs to another user."""
+    mine = tmp_path / "mine.pcap"
+    mine.write_bytes(gzip.decompress(demo_capture.read_bytes())[:100_000])
+    other = tmp_path / "other.pcap"
+    other.write_bytes(mine.read_bytes())
+    other.chmod(0o600)
+    os.chown(other, 65534, 65534)
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search",
+         sys.executable, "-m", "agent.cli", "replay", "--no-model", str(other), str(mine)],
+        capture_output=True, text=True, cwd=ROOT, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"wardwatch: {other}: no permission to read it\n" in done.stderr
+    assert "mine.pcap: 668 frames" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_and_no_model_are_not_asked_for_together(
+    wardwatch, tmp_path: Path, demo_capture: Path
+):
+    status, _, err = wardwatch("replay", "--no-model", "--bundle", tmp_path, demo_capture)
+    assert status == 2
+    assert "--bundle" in err
+
+
+def test_certificates_that_are_none_are_said_before_anything_is_read(
+    wardwatch, tmp_path: Path, demo_capture: Path
+):
+    ca = tmp_path / "ca.pem"
+    ca.write_text("no certificate")
+    status, out, err = wardwatch("replay", demo_capture, "--broker", "mqtts://b", "--ca", ca)
+    assert (status, out) == (2, "")
+    assert "--ca" in err
+    assert "cannot read the certificates" in err
+    settings = tmp_path / "agent.toml"
+    settings.write_text(
+        f'[site]\nname = "s"\nward = "w"\ngateway = "g"\nstate_dir = "{tmp_path}"\n'
+        '[[source]]\nname = "lo"\nkind = "ip"\ninterface = "lo"\n'
+        '[uplink]\nurl = "mqtts://b"\nca = "ca.pem"\n'
+    )
+    status, _, err = wardwatch("run", "--config", settings, "--check")
+    assert status == 1
+    assert one_line(err).startswith("wardwatch: uplink.ca: cannot read")
 
 
 @pytest.fixture(scope="module")

@@ -174,9 +174,16 @@ def test_a_fact_says_over_which_time_it_counts_and_whether_it_had_to_be_below():
         "out_mqtt_connects_60s": "MQTT CONNECT sent",
         "x_1s": "asked within 1 s",
         "y": "rows",
+        "out_packets_1s": "packets, ARP included",
     }
     said = [meaning_of(name, meanings) for name in (*meanings, "unknown_1s")]
-    assert said == ["MQTT logins tried (CONNECT) in 60 s", "asked within 1 s", "rows", "unknown_1s"]
+    assert said == [
+        "MQTT logins tried (CONNECT) in 60 s",
+        "asked within 1 s",
+        "rows",
+        "packets, ARP included, in 1 s",
+        "unknown_1s",
+    ]
     assert fact_words("data per SYN", 0.25, limit=0.5) == "data per SYN: 0.25 (at most 0.5)"
     assert fact_words("SYNs", 9412.0, limit=100.0) == "SYNs: 9,412 (limit 100)"
 
