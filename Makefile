@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: help setup packages demo test check quick bench model lock docs wheel-test test-313 clean
+.PHONY: help setup packages demo test check bench model lock test-313 clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,8 +40,9 @@ test-313:  ## the unit, property and conformance tests on Python 3.13
 	$(MAKE) setup VENV=.venv313 PYTHON=$$(command -v python3.13)
 	.venv313/bin/python -m pytest -q tests/unit tests/property tests/conformance tests/golden
 
-bench: setup  ## speed and memory: a table, and JSON lines in var/bench.jsonl
-	$(BIN)/wardwatch bench
+bench: setup  ## speed and memory: tables, and the pages in docs/results
+	$(BIN)/wardwatch bench --page docs/results/speed.md
+	$(BIN)/wardwatch-convert bench datasets/ip-1 --page docs/results/score.md
 
 model: setup  ## rebuild the shipped bundle from the committed matrices
 	sh .ci/model.sh $(BIN)

@@ -222,6 +222,26 @@ def pack(
     click.echo(str(place))
 
 
+@main.command()
+@data_argument
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout and nothing else.")
+@click.option("--page", type=click.Path(path_type=Path), help="Write the table there, too.")
+@_one_line
+def bench(data: Path, *, as_json: bool, page: Path | None) -> None:
+    """Measure the shipped model on rows of the held-out matrices in DATA: float, quantised, numpy."""
+    from agent.bench.run import show  # noqa: PLC0415
+    from agent.score.bundle import load_bundle  # noqa: PLC0415
+    from converter.bench import bench as figures  # noqa: PLC0415
+    from converter.dataset import load_all  # noqa: PLC0415
+    from converter.train import Settings  # noqa: PLC0415
+
+    runs = _held_out(load_all(data), msgspec.to_builtins(Settings()))
+    rows = np.concatenate([run.matrix.values for run in runs])
+    command = f"wardwatch-convert bench {data}"
+    bundle = load_bundle(runtime="numpy").id
+    show(figures(rows), command=command, bundle=bundle, json_only=as_json, page=page)
+
+
 def _held_out(runs: list[Any], settings: dict[str, Any]) -> list[Any]:
     """The runs of the test plans."""
     found = [run for run in runs if run.info.plan in settings["test_plans"]]

@@ -72,6 +72,10 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
         cells = [row["stage"], row["case"], row["batch"] or "", *numbers]
         cells += [row["unit"], row["n"], verdict(row)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    if any(row["bench"] == "score" for row in rows) and not any(
+        row["bench"] == "speed" for row in rows
+    ):
+        return "\n".join(lines) + "\n"
     seen = {(row["stage"], row["case"]) for row in rows}
     for (stage, case), bar in BARS.items():
         if (stage, case) not in seen:

@@ -184,10 +184,23 @@ def main(
     json_only: bool,
     page: Path | None,
 ) -> None:
+    """Measure everything and show it."""
+    command = f"wardwatch bench --frames {n_frames}"
+    show(run(n_frames, detectors), command=command, bundle=bundle, json_only=json_only, page=page)
+
+
+def show(
+    figures: Iterator[dict[str, Any]],
+    *,
+    command: str,
+    bundle: str,
+    json_only: bool,
+    page: Path | None,
+) -> None:
     """Print JSON lines on stdout (`json_only`) or a table there; write `page` in Markdown where one is named."""
     common = {"machine": record.machine_facts(), "git": record.git_commit(), "bundle": bundle}
     rows = []
-    for figure in run(n_frames, detectors):
+    for figure in figures:
         rows.append({**figure, **common})
         if json_only:
             print(json.dumps(rows[-1]), flush=True)  # noqa: T201 - the command's output
@@ -195,8 +208,7 @@ def main(
             text = f"{figure['stage']}, {figure['case']}: {figure['p50']:.4g} {figure['unit']}"
             print(text, file=sys.stderr)  # noqa: T201 - progress on long work
     if not json_only:
-        title = f"wardwatch bench, {n_frames} frames a case"
-        table = Table("stage", "case", "p50", "p99", "unit", "n", "bar", title=title)
+        table = Table("stage", "case", "p50", "p99", "unit", "n", "bar", title=command)
         for row in rows:
             numbers = (f"{row[key]:.4g}" for key in ("p50", "p99"))
             table.add_row(
@@ -205,4 +217,4 @@ def main(
         Console().print(table)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(report.markdown(rows, f"wardwatch bench --frames {n_frames} --page {page}"))
+        page.write_text(report.markdown(rows, command))
