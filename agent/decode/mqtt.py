@@ -298,22 +298,23 @@ def _table(row: I64, read: tuple[Found, BoolArray] | None, fields: Fields | None
         first, remaining, count = found.first, found.remaining, found.count
         extrapolated, synchronised = found.extrapolated, found.synchronised
         at, count = _runs(row, found, fields)
+    head = first.take(at)
     return MqttTable(
-        row=row[at],
-        packet_type=(first[at] >> 4).astype(np.uint8),
-        flags=(first[at] & 15).astype(np.uint8),
-        remaining_len=remaining[at],
+        row=row.take(at),
+        packet_type=head >> np.uint8(4),
+        flags=head & np.uint8(15),
+        remaining_len=remaining.take(at),
         count=np.minimum(count, np.iinfo(np.int32).max).astype(np.int32),
-        extrapolated=extrapolated[at],
-        to_server=to_server[at],
-        level=fields.level[at],
-        connect_flags=fields.connect_flags[at],
-        keep_alive_s=fields.keep_alive_s[at],
-        code=fields.code[at],
-        topic_len=fields.topic_len[at],
-        wildcard=fields.wildcard[at],
-        violation=fields.violation[at],
-        synchronised=synchronised[at],
+        extrapolated=extrapolated.take(at),
+        to_server=to_server.take(at),
+        level=fields.level.take(at),
+        connect_flags=fields.connect_flags.take(at),
+        keep_alive_s=fields.keep_alive_s.take(at),
+        code=fields.code.take(at),
+        topic_len=fields.topic_len.take(at),
+        wildcard=fields.wildcard.take(at),
+        violation=fields.violation.take(at),
+        synchronised=synchronised.take(at),
     )
 
 
