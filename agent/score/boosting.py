@@ -41,8 +41,12 @@ SPOOFED_NEW_SOURCES = 16
 """Sources new to a victim in one slice from which they count as spoofed: as the rules have it."""
 
 
+FLOOD_NOW = 10
+"""Packets or messages of its kind in the slice itself from which a flood is still one; a ward's own come in ones."""
+
+
 class Tell(NamedTuple):
-    """How a row of some kind shows whether its host is the victim or the attacker."""
+    """How a row of some kind shows whether its host is the victim or the attacker, and that it goes on now."""
 
     victim: tuple[str, ...]
     """Features whose sum is the hostile count if the host is the victim."""
@@ -55,30 +59,80 @@ class Tell(NamedTuple):
     """A scan's victim is the host on which most ports were addressed, not the one that most packets went to."""
     server: bool = False
     """A broker forwards what it is flooded with: a host that others address as clients is the victim."""
+    victim_now: tuple[str, ...] = ()
+    """Features of the slice itself, whose sum shows that the victim is attacked in it and not just before."""
+    attacker_now: tuple[str, ...] = ()
+    at_least_now: int = 1
+    at_least_victim_now: int = 3
+    """More than for the attacker's row: a ward's own clients, too, come to a victim in ones."""
+
+
+def _flood(figures: tuple[str, ...], besides: tuple[str, ...] = ()) -> Tell:
+    """A flood's own figures on either side, and what else (inside TLS, say) shows that it goes on."""
+    victim, attacker = (tuple(f"{side}_{f}" for f in figures) for side in ("in", "out"))
+    return Tell(
+        victim,
+        attacker,
+        victim_now=victim + tuple(f"in_{f}" for f in besides),
+        attacker_now=attacker + tuple(f"out_{f}" for f in besides),
+        at_least_now=FLOOD_NOW,
+        at_least_victim_now=FLOOD_NOW,
+    )
 
 
 TELLS: Mapping[str, Tell] = {
-    "tcp_syn_flood": Tell(("in_tcp_syn_1s",), ("out_tcp_syn_1s",)),
-    "tcp_flood": Tell(
-        ("in_tcp_ack_1s", "in_tcp_data_1s", "in_tcp_odd_1s"),
-        ("out_tcp_ack_1s", "out_tcp_data_1s", "out_tcp_odd_1s"),
+    "tcp_syn_flood": _flood(("tcp_syn_1s",)),
+    "tcp_flood": _flood(("tcp_ack_1s", "tcp_data_1s", "tcp_odd_1s")),
+    "udp_flood": _flood(("udp_1s",)),
+    "icmp_flood": _flood(("echo_requests_1s",)),
+    "mqtt_connect_flood": Tell(
+        ("in_mqtt_connects_60s",),
+        ("out_mqtt_connects_60s",),
+        victim_now=("in_mqtt_connects_1s", "in_tls_hellos_1s", "in_tcp_syn_1s"),
+        attacker_now=("out_mqtt_connects_1s", "out_tls_hellos_1s", "out_tcp_syn_1s"),
     ),
-    "udp_flood": Tell(("in_udp_1s",), ("out_udp_1s",)),
-    "icmp_flood": Tell(("in_echo_requests_1s",), ("out_echo_requests_1s",)),
-    "mqtt_connect_flood": Tell(("in_mqtt_connects_60s",), ("out_mqtt_connects_60s",)),
-    "mqtt_publish_flood": Tell(("in_mqtt_publishes_1s",), ("out_mqtt_publishes_1s",), server=True),
-    "mqtt_malformed": Tell(("in_mqtt_violations_60s",), ("out_mqtt_violations_60s",)),
+    "mqtt_publish_flood": _flood(("mqtt_publishes_1s",), ("tls_data_1s",))._replace(server=True),
+    "mqtt_malformed": Tell(
+        ("in_mqtt_violations_60s",),
+        ("out_mqtt_violations_60s",),
+        victim_now=("in_mqtt_messages_1s", "in_tls_data_1s"),
+        attacker_now=("out_mqtt_messages_1s", "out_tls_data_1s"),
+    ),
     "ping_sweep": Tell(
         ("in_echo_requests_60s",),
         ("out_echo_requests_60s", "out_arp_targets_60s"),
         many_victims=True,
+        victim_now=("in_echo_requests_1s", "in_arp_requests_1s", "in_tcp_syn_1s"),
+        attacker_now=("out_echo_requests_1s", "out_arp_targets_1s", "out_tcp_syn_1s"),
     ),
-    "port_scan": Tell(("in_services_60s",), ("out_services_60s",), probed=True),
+    "port_scan": Tell(
+        ("in_services_60s",),
+        ("out_services_60s",),
+        probed=True,
+        victim_now=("in_new_services_1s",),
+        attacker_now=("out_new_services_1s",),
+    ),
     "os_scan": Tell(
-        ("in_services_60s", "in_tcp_odd_60s"), ("out_services_60s", "out_tcp_odd_60s"), probed=True
+        ("in_services_60s", "in_tcp_odd_60s"),
+        ("out_services_60s", "out_tcp_odd_60s"),
+        probed=True,
+        victim_now=("in_new_services_1s", "in_tcp_odd_1s"),
+        attacker_now=("out_new_services_1s", "out_tcp_odd_1s"),
     ),
-    "vulnerability_scan": Tell(("in_services_60s",), ("out_services_60s",), probed=True),
-    "arp_spoofing": Tell(("in_arp_unasked_60s", "out_arp_unasked_60s"), (), claims=True),
+    "vulnerability_scan": Tell(
+        ("in_services_60s",),
+        ("out_services_60s",),
+        probed=True,
+        victim_now=("in_tcp_syn_1s",),
+        attacker_now=("out_tcp_syn_1s",),
+    ),
+    "arp_spoofing": Tell(
+        ("in_arp_unasked_60s", "out_arp_unasked_60s"),
+        (),
+        claims=True,
+        victim_now=("in_arp_unasked_1s", "out_arp_unasked_1s"),
+        at_least_victim_now=1,
+    ),
 }
 """By kind, for schema `ip-1`; a test holds every name against the schema."""
 
@@ -116,7 +170,10 @@ class BoostingDetector:
         self._counts: Counter[str] = Counter()
 
     def counters(self) -> Mapping[str, int]:
-        """Running totals: rows seen, flagged, taken back by the kinds, verdicts, verdicts over the limit."""
+        """Running totals: rows seen, flagged, taken back by the kinds, lingering, verdicts, verdicts over the limit.
+
+        Lingering: flagged for what the long horizon remembers, while the slice itself shows nothing of the kind.
+        """
         return dict(self._counts)
 
     def judge(self, matrix: FeatureMatrix) -> Sequence[Verdict]:
@@ -134,8 +191,24 @@ class BoostingDetector:
         kept = leads >= self.bundle.manifest.kinds.lead
         self._counts["taken_back"] += int(np.count_nonzero(~kept))
         scores = self._scores(margins[rows], kinds, best)
-        kept = self._limited(matrix.end_ns[rows], np.flatnonzero(kept))
+        going_on = np.array(
+            [
+                self._goes_on(matrix, int(row), self._classes[k])
+                for row, k in zip(rows, best, strict=True)
+            ]
+        )
+        self._counts["lingering"] += int(np.count_nonzero(kept & ~going_on))
+        kept = self._limited(matrix.end_ns[rows], np.flatnonzero(kept & going_on))
         return self._verdicts(matrix, rows[kept], best[kept], margins[rows][kept], scores[kept])
+
+    def _goes_on(self, matrix: FeatureMatrix, row: int, kind: str) -> bool:
+        """Whether the slice itself shows some of the attack, on either side of the host."""
+        tell = self._tells[kind]
+        if tell.claims and not self._rival(matrix, row):
+            return False  # nobody lies in this slice: what is unasked puts caches right again
+        done = self._figure(matrix, row, tell.attacker_now)
+        suffered = self._figure(matrix, row, tell.victim_now)
+        return done >= tell.at_least_now or suffered >= tell.at_least_victim_now
 
     def _limited(self, end_ns: I64, kept: I64) -> I64:
         """The first `MAX_VERDICTS` of each slice."""

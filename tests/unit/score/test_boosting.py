@@ -35,7 +35,8 @@ def host(number: int) -> Endpoint:
 def test_verdicts_are_the_integer_decisions_of_the_quantised_model(bundle: Bundle) -> None:
     rows, _ = traffic(400, 21)
     wanted = quantised_model().predict(rows)
-    verdicts = BoostingDetector(bundle).judge(matrix_of(rows))
+    any_time = {k: tell._replace(at_least_now=0) for k, tell in TELLS.items()}
+    verdicts = BoostingDetector(bundle, tells=any_time).judge(matrix_of(rows))
     found = {v.subject.lo - host(1).lo: v for v in verdicts}
     assert sorted(found) == np.flatnonzero(wanted).tolist()
     sums = bundle.gate.sums(rows)[:, 0]
@@ -161,3 +162,21 @@ def test_a_matrix_of_another_schema_is_refused(bundle: Bundle) -> None:
 def test_the_table_of_roles_names_only_features_of_the_schema() -> None:
     names = {name for tell in TELLS.values() for name in (*tell.victim, *tell.attacker)}
     assert names | {boosting.IN_SERVICES} <= set(SCHEMA.index)
+
+
+def test_what_only_the_long_horizon_remembers_is_lingering_and_counted(bundle: Bundle) -> None:
+    rows, _ = traffic(400, 21)
+    flagged = int(np.count_nonzero(quantised_model().predict(rows)))
+    never = {
+        k: tell._replace(at_least_now=10**9, at_least_victim_now=10**9) for k, tell in TELLS.items()
+    }
+    detector = BoostingDetector(bundle, tells=never)
+    assert detector.judge(matrix_of(rows)) == []
+    assert detector.counters()["lingering"] == flagged > 0
+
+
+def test_every_kind_says_what_shows_that_it_goes_on() -> None:
+    for kind, tell in TELLS.items():
+        assert tell.victim_now or tell.attacker_now, kind
+        assert set(tell.victim_now + tell.attacker_now) <= set(SCHEMA.index), kind
+        assert all(name.endswith("_1s") for name in tell.victim_now + tell.attacker_now)
