@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from agent.score.integer_trees import EXACT_SUM_LIMIT, IntegerScorer, from_arrays, largest_sum
 from agent.score.onnx_session import OnnxScorer, start_session
-from converter.forests import FloatForest, FloatTree
 from converter.export import graph_bytes, integer_graph
+from converter.forests import FloatForest, FloatTree
 from converter.quantize import floor_float32, quantize
 
 N_FEATURES = 3
