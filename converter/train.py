@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from agent import __version__
 from agent.features.ip import SCHEMA
@@ -66,8 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_iter_kinds: int = 70
     patience: int = 12
     """Rounds without a better log loss on the fold's own runs before it stops."""
-    max_false_rate: float = 1e-3
-    max_false_rate_kinds: float = 5e-4
+    max_false_rate: float = 2e-3
+    max_false_rate_kinds: float = 2e-5
     hard_benign_share: float = 0.25
     """Of the benign rows, those with the highest out-of-fold margin; the kinds are trained on these."""
 
@@ -318,6 +318,7 @@ def _data(
         "rows_edge": int(sum(run.edge.sum() for run in seen)),
         "frames": sum(run.info.frames for run in seen),
         "episodes": sum(len(run.info.episodes) for run in seen),
+        "variants": sorted({e.variant for run in seen for e in run.info.episodes}),
         "rows_by_kind": {name: n for name, n in counts.items() if n},
         "captures": {run.info.run: run.info.capture_sha256[:16] for run in runs},
     }

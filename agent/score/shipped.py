@@ -3,10 +3,10 @@
 Written by `wardwatch-convert pack --shipped`; not edited by hand.
 """
 
-DEFAULT = "ip-1-20261122-453c3e16"
+DEFAULT = "ip-1-20261122-034fc8c2"
 """Folder of the bundle inside `agent/_models` (installed) or `models` (checkout); empty: none is shipped."""
 
 MANIFEST_SHA256: dict[str, str] = {
-    DEFAULT: "ccd49c90d9adfd5a32e2a224f91e9c821c7cc11cbb97a42ad1294df10522fb85",
+    DEFAULT: "b95e60d6a320af299035ce1011fee7cc5fc53777ab834c1fdf5b9c211e5a46b8",
 }
 """SHA-256 of `manifest.json` by bundle id."""

@@ -44,7 +44,7 @@ def test_a_good_model_passes_with_its_figures() -> None:
 
 def test_eight_bit_leaves_are_smaller_and_their_bound_is_wider() -> None:
     wide, narrow = quantize(FOREST), quantize(FOREST, leaf_bits=8)
-    assert narrow.trees.leaf.nbytes * 2 == wide.trees.leaf.nbytes
+    assert narrow.trees.leaf.nbytes * 2 <= wide.trees.leaf.nbytes
     assert narrow.margin_bound.max() > 50 * wide.margin_bound.max()
 
 
