@@ -82,7 +82,7 @@ def _flood(figures: tuple[str, ...], besides: tuple[str, ...] = ()) -> Tell:
 
 TELLS: Mapping[str, Tell] = {
     "tcp_syn_flood": _flood(("tcp_syn_1s",)),
-    "tcp_flood": _flood(("tcp_ack_1s", "tcp_data_1s", "tcp_odd_1s")),
+    "tcp_flood": _flood(("tcp_ack_1s", "tcp_data_1s", "tcp_odd_1s"), ("packets_1s",)),
     "udp_flood": _flood(("udp_1s",)),
     "icmp_flood": _flood(("echo_requests_1s",)),
     "mqtt_connect_flood": Tell(
@@ -277,9 +277,7 @@ class BoostingDetector:
         host = _host(matrix, row)
         suffered = self._figure(matrix, row, tell.victim)
         done = self._figure(matrix, row, tell.attacker)
-        if (
-            not done and not suffered
-        ):  # a flood of RST or FIN, say: no figure of its own, but many packets
+        if max(done, suffered) < tell.at_least_now:  # a flood of RST or FIN: no figure of its own
             suffered = self._figure(matrix, row, ("in_packets_1s",))
             done = 0.0 if tell.claims else self._figure(matrix, row, ("out_packets_1s",))
         is_attacker = done > suffered

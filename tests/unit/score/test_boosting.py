@@ -113,6 +113,15 @@ def test_a_sweep_names_no_single_victim(bundle: Bundle) -> None:
     assert (roles.attacker, roles.victim, roles.count) == (host(1), NOBODY, 90)
 
 
+def test_a_flood_of_fin_is_told_by_its_packets(bundle: Bundle) -> None:
+    detector = BoostingDetector(bundle)
+    victim = matrix_of([loud(in_packets_1s=500, in_tcp_data_1s=2, out_tcp_data_1s=3)])
+    roles = detector._roles(victim, 0, "tcp_flood")
+    assert (roles.victim, roles.attacker, roles.count) == (host(1), PEER, 500)
+    assert detector._goes_on(victim, 0, "tcp_flood")
+    assert not detector._goes_on(matrix_of([loud(in_packets_1s=4)]), 0, "tcp_flood")
+
+
 def test_facts_are_the_rows_own_figures_most_telling_first(bundle: Bundle) -> None:
     (verdict,) = BoostingDetector(bundle).judge(matrix_of([loud(**SYN_AT_VICTIM)]))
     facts = {f.feature: f.value for f in verdict.facts}
