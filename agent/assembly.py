@@ -51,7 +51,7 @@ from agent.records import (
     Verdict,
 )
 from agent.score.boosting import BoostingDetector
-from agent.score.bundle import Bundle, load_bundle
+from agent.score.bundle import Bundle, load_bundle, read_public_key
 from agent.score.rules import RulesDetector
 from agent.uplink.message import Message
 from agent.uplink.mqtt import Broker, tls_context
@@ -200,7 +200,9 @@ def make_site(
         bundle=bundle.id if bundle else None,
         features={feature.name: feature.meaning for feature in schema.features},
     )
-    suppressions = tuple(_suppression(row) for row in config.suppress) if config else ()
+    suppressions = tuple(
+        _suppression(i, row) for i, row in enumerate(config.suppress if config else ())
+    )
     return Site(
         config=config,
         context=context,
@@ -311,8 +313,12 @@ def make_broker(uplink: Uplink, client_id: str) -> Broker:
 def read_site_key(config: Config) -> bytes | None:
     """The key of the pseudonyms; None where neither `key_file` nor the one in `state_dir` is there."""
     path = config.site.key_file or config.site.state_dir / "site.key"
-    if config.site.key_file is None and not path.exists():
-        return None
+    try:
+        if config.site.key_file is None and not path.exists():
+            return None
+    except OSError as error:
+        problem = f"{config.site.state_dir}: {error.strerror}; it must belong to this user"
+        raise ConfigError("site.state_dir", problem) from error
     key = read_secret("site.key_file", path)
     if len(key) < KEY_BYTES:
         raise ConfigError(
@@ -344,17 +350,26 @@ def _bundle(
 ) -> tuple[Bundle | None, str | None]:
     """The bundle that is asked for, or the shipped one. Only a missing shipped one is no error."""
     asked = path or (config.bundle.path if config else None)
+    for i, key in enumerate(config.bundle.trust if config else ()):
+        try:
+            read_public_key(key)
+        except BundleError as error:
+            raise ConfigError(f"bundle.trust[{i}]", str(error)) from error
+    for key in trust:
+        read_public_key(key)
     trust += config.bundle.trust if config else ()
     try:
         bundle = load_bundle(asked, trust=trust, schema=SCHEMAS[SCHEMA_ID])
     except BundleError as error:
         if asked is None and error.reason is BundleReason.NOT_FOUND:
             return None, str(error)
+        if path is None and asked is not None:
+            raise BundleError(error.reason, f"bundle.path: {error}") from error
         raise
     return bundle, bundle.runtime_problem
 
 
-def _suppression(row: SuppressionSettings) -> Suppression:
+def _suppression(i: int, row: SuppressionSettings) -> Suppression:
     daily = None
     if row.daily:
         begin, end = (
@@ -362,16 +377,20 @@ def _suppression(row: SuppressionSettings) -> Suppression:
             for hours, minutes in (part.split(":") for part in row.daily.split("-"))
         )
         daily = (begin, end)
-    return Suppression(
-        name=row.name,
-        detection=row.detection,
-        where=row.where,
-        expires_s=_seconds(row.expires),
-        starts_s=_seconds(row.starts) if row.starts else 0,
-        daily_s=daily,
-        reason=row.reason,
-        author=row.author,
-    )
+    try:
+        return Suppression(
+            name=row.name,
+            detection=row.detection,
+            where=row.where,
+            expires_s=_seconds(row.expires),
+            starts_s=_seconds(row.starts) if row.starts else 0,
+            daily_s=daily,
+            reason=row.reason,
+            author=row.author,
+        )
+    except ConfigError as error:
+        key = error.path.rpartition(".")[2].removesuffix("_s")
+        raise ConfigError(f"suppress[{i}].{key}", error.problem) from error
 
 
 def _seconds(when: datetime) -> int:

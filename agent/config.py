@@ -296,6 +296,9 @@ WORDS = {
     "array": "a list",
     "object": "a table",
     "null": "nothing",
+    "datetime": "a time with its zone, such as 2027-01-31T00:00:00Z",
+    "date": "a day",
+    "time": "a time of day",
 }
 PATTERNS = {
     NAME: 'letters, digits, "_" and "-" only, at most 64',
@@ -370,6 +373,8 @@ def _in_words(text: str) -> ConfigError:
         lambda m: WORDS.get(m[1], m[1]),
         problem.replace("Expected", "expected"),
     )
+    if path in {"source", "suppress"} and "a list, got a table" in words:
+        words += f"; write [[{path}]]"
     return ConfigError(path, words)
 
 

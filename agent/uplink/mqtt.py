@@ -286,7 +286,7 @@ class Connection:
             hint = "a client certificate" if self.broker.tls else "TLS (mqtts://)"
             words = f"{name}: closed the connection before its CONNACK; it may want {hint}"
             return UplinkError(UplinkReason.PROTOCOL, words)
-        return UplinkError(UplinkReason.UNREACHABLE, f"{name}: {words}")
+        return UplinkError(UplinkReason.UNREACHABLE, f"{name}: {words.lower().rstrip('.')}")
 
     def _refused(self, reason: ReasonCode) -> UplinkError:
         kind, advice = CONNACK_ADVICE.get(reason.value, (UplinkReason.PROTOCOL, "see its log"))
@@ -306,10 +306,17 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
             context.load_cert_chain(broker.cert, broker.key, password=_no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         files = ", ".join(str(f) for f in (broker.ca, broker.cert, broker.key) if f)
-        words = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        text = f"cannot read the certificates ({files}): {words}; expected PEM files"
+        text = f"cannot read the certificates ({files}): {_certificate_problem(error)}"
         raise UplinkError(UplinkReason.TLS, text) from error
     return context
+
+
+def _certificate_problem(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key belongs to another certificate"
+        return "no certificate and key in PEM form"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _no_password() -> str:

@@ -104,7 +104,7 @@ class Publisher:
         report: Callable[[UplinkError | None], None] = lambda _error: None,
         stamp: Callable[[bytes, int], bytes] = lambda payload, _now_ms: payload,
     ) -> None:
-        """`report` is told of each new problem, and None when it is over; from this thread.
+        """`report` is told of each new problem, and None when all is well; from this thread.
 
         `stamp(payload, now_ms)` writes the time of sending (wall clock) into a finding's payload.
         """
@@ -346,7 +346,8 @@ class Publisher:
             self._report(error)
 
     def _recover(self) -> None:
-        if self._problem is not None:
+        """All is well, for the first time or again."""
+        if self._problem is not None or self._counts.connects == 1:
             self._problem = None
             self._told.clear()
             self._report(None)

@@ -190,6 +190,54 @@ def test_wrong_settings_are_one_line_with_the_dotted_path(wardwatch, tmp_path: P
     assert "nothing to listen on" in one_line(err)
 
 
+SUPPRESS = (
+    '[[suppress]]\nname = "x"\ndetection = "port_scan"\nwhere = "10.0.0.0/8"\n'
+    'expires = 2027-01-01T00:00:00Z\nreason = "r"\nauthor = "a"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (SUPPRESS.replace("scan", "scna"), "suppress[0].detection: no such detection: port_scna"),
+        (SUPPRESS.replace("T00:00:00Z", ""), "suppress[0].expires: expected a time with its zone"),
+        ('[bundle]\npath = "none"\n', "bundle.path: "),
+        ('[bundle]\ntrust = ["none.pem"]\n', "bundle.trust[0]: "),
+        ("[site.more]\nx = 1\n", "site.more: unknown key"),
+    ],
+)  # fmt: skip
+def test_check_reads_what_the_settings_name(wardwatch, tmp_path: Path, settings: str, said: str):
+    file = tmp_path / "agent.toml"
+    file.write_text(SITE + '[[source]]\nname = "a"\nkind = "ip"\ninterface = "lo"\n' + settings)
+    status, out, err = wardwatch("run", "--config", file, "--check")
+    assert (status, out) == (1, "")
+    assert one_line(err).startswith(f"wardwatch: {said}")
+
+
+@pytest.mark.root
+def test_a_state_folder_of_another_user_is_said_and_watching_goes_on(tmp_path: Path):
+    """What happens after a first start as root: no key and no spool on disk, but a warning of each."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, 65534, 65534)
+    settings = tmp_path / "agent.toml"
+    settings.write_text(
+        f'[site]\nname = "s"\nward = "w"\ngateway = "g"\nstate_dir = "{state}"\n'
+        '[[source]]\nname = "lo"\nkind = "ip"\ninterface = "none0"\non_start_error = "fail"\n'
+    )
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search",
+         sys.executable, "-m", "agent.cli", "run", "--no-model", "--config", str(settings)],
+        capture_output=True, text=True, cwd=ROOT, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert said[0].startswith(f"wardwatch: WARNING: site.state_dir: {state}: ")
+    assert any("spool" in line and "memory" in line for line in said), said
+    assert said[-1].startswith("wardwatch: none0: no such interface")
+    assert "Traceback" not in done.stderr
+
+
 def test_check_says_that_the_settings_are_good(wardwatch, tmp_path: Path):
     settings = tmp_path / "agent.toml"
     settings.write_text(SITE + '[[source]]\nname = "a"\nkind = "ip"\ninterface = "lo"\n')

@@ -231,7 +231,8 @@ def test_a_refused_topic_stays_in_the_spool_and_is_named(tmp_path: Path):
             gateway.wait_until(lambda: gateway.spool.depth == 2)
             subscriber.read(0.3)
             assert [event["sequence"] for event in subscriber.json("alert/")] == [2]
-            report = gateway.reports[0]
+            assert gateway.reports[0] is None  # connected
+            report = gateway.reports[1]
             assert report is not None
             assert "alert/low/ip/port_scan" in str(report)
             assert "(0x87)" in str(report)
