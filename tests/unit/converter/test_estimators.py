@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from agent.errors import BundleError
+from converter.cli import main
 from converter.estimators import LEARNERS, float_margins, help_text, read
 from converter.forests import FloatForest
 from tests.support.forests import fitted, rows_and_labels
@@ -66,5 +70,10 @@ def test_a_learner_that_found_nothing_is_refused() -> None:
         read(HistGradientBoostingClassifier(max_iter=2).fit(rows, labels))
 
 
-def test_the_help_names_every_learner() -> None:
-    assert all(row.name in help_text() for row in LEARNERS)
+def test_help_and_docs_name_every_learner() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+    help_page = CliRunner().invoke(main, ["train", "--help"]).output
+    for row in LEARNERS:
+        assert f"{row.name}: {row.estimator.__name__}; {row.notes}" in help_text()
+        assert row.name in help_page
+        assert f"| `{row.name}` | `{row.estimator.__name__}` | {row.notes} |" in page
