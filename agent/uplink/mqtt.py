@@ -280,7 +280,10 @@ class Connection:
                 words += "; another client uses the same id: give each gateway its own site.gateway"
             return UplinkError(UplinkReason.PROTOCOL, words)
         if "SSL" in self._log_line or "certificate" in self._log_line.lower():
-            words = f"{name}: TLS: {self._log_line}; it may want a client certificate (cert, key)"
+            hint = "it may want a client certificate (cert, key)"
+            if self.broker.cert is not None:
+                hint = "it may not take our client certificate (cert)"
+            words = f"{name}: TLS: {_tls_words(self._log_line)}; {hint}"
             return UplinkError(UplinkReason.TLS, words)
         if self._connack is None:
             hint = "a client certificate" if self.broker.tls else "TLS (mqtts://)"
@@ -343,7 +346,7 @@ def _in_words(broker: Broker, error: OSError) -> UplinkError:
         return UplinkError(UplinkReason.DNS, words)
     if isinstance(error, ssl.SSLCertVerificationError):
         words = (
-            f"{name}: its certificate is not good: {error.verify_message}; "
+            f"{name}: its certificate is not good: {error.verify_message.rstrip('.')}; "
             "check the authority (ca), and the host name in the URL"
         )
         return UplinkError(UplinkReason.TLS, words)
@@ -353,7 +356,14 @@ def _in_words(broker: Broker, error: OSError) -> UplinkError:
         )
     reason = error.strerror or str(error) or type(error).__name__
     advice = CONNECT_ADVICE.get(error.errno or 0) or (TIMED_OUT if _timed_out(error) else "")
+    if broker.tls and isinstance(error, ConnectionResetError):
+        advice = "; is it a TLS port?"
     return UplinkError(UplinkReason.UNREACHABLE, f"{name}: {reason}{advice}")
+
+
+def _tls_words(line: str) -> str:
+    """`failed to receive on socket: [SSL: X] tlsv1 alert unknown ca (_ssl.c:2580)`: what people can use of it."""
+    return line.rpartition("] ")[2].partition(" (_ssl")[0]
 
 
 def _timed_out(error: OSError) -> bool:
