@@ -22,22 +22,16 @@ from agent.decode.mqtt_follow import (
     FAR,
     MAX_AHEAD,
     Followed,
-    Purse,
     Segment,
     Stream,
     follow,
 )
 from agent.decode.mqtt_groups import Groups
-from agent.decode.mqtt_scan import Stop
+from agent.decode.mqtt_scan import Purse, Stop
 from agent.decode.mqtt_walk import Walk
 
 if TYPE_CHECKING:
     from agent.records import I64, U8, BoolArray
-
-_STEPS_PER_BATCH = 32_768
-"""Headers that following may always walk in a batch: about 15 ms, and a 64 kB segment of any content."""
-_STEPS_PER_SEGMENT = 24
-"""More of them for each segment of the batch; following a segment costs about eight by itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -190,7 +184,6 @@ class Results:
     """What following found in a batch, and what it could not afford."""
 
     followed: Followed
-    spent_out: int = 0
 
     @property
     def losses(self) -> int:
@@ -209,14 +202,13 @@ class Results:
 
 
 def follow_slow(
-    groups: Groups, walked: Walk, epochs: Epochs, table: FlowTable, buffer: U8
+    groups: Groups, walked: Walk, epochs: Epochs, table: FlowTable, buffer: U8, purse: Purse
 ) -> Results:
     """Follow the epochs that need it, and note what they leave of their streams."""
     followed = Followed()
     chosen = np.flatnonzero(epochs.slow)
     if not len(chosen):
         return Results(followed)
-    purse = Purse(_STEPS_PER_BATCH + _STEPS_PER_SEGMENT * len(groups.row))
 
     def payload(segment: Segment, begin: int, end: int) -> bytes:
         end = min(end, segment.captured)
@@ -250,7 +242,7 @@ def follow_slow(
         epochs.carry_len[epoch] = len(stream.carry)
         if stream.carry:
             epochs.carries[epoch] = stream.carry
-    return Results(followed, purse.spent_out)
+    return Results(followed)
 
 
 def _stream_before(groups: Groups, epochs: Epochs, table: FlowTable, epoch: int) -> Stream:

@@ -8,7 +8,7 @@ segment's end. Segments are read in the order of their sequence numbers, so what
 is read exactly; a packet belongs to the latest frame that it took to find it.
 
 It never judges a packet. In: segments as plain numbers, payload bytes. Out: `Piece` rows. Raises: nothing.
-Remembers: nothing but the `Stream` it is handed. The cost is bounded by `Purse`, shared by a batch.
+Remembers: nothing but the `Stream` it is handed. The cost is bounded by a `Purse`, in headers walked; a segment is about eight.
 
 Source: RFC 9293 3.4 (sequence numbers modulo 2^32).
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from agent.decode.mqtt_flows import CARRY_BYTES
 from agent.decode.mqtt_header import LEAST_BODY_LIST, MOST_BODY_LIST
-from agent.decode.mqtt_scan import Stop, header_at, scan
+from agent.decode.mqtt_scan import Purse, Stop, header_at, scan
 from agent.records import MqttType
 
 if TYPE_CHECKING:
@@ -93,15 +93,6 @@ class Stream:
     """The stream's first byte has not been read yet."""
 
 
-@dataclass(slots=True)
-class Purse:
-    """What following may cost in one batch, in headers walked; a segment costs about eight."""
-
-    steps: int
-    spent_out: int = 0
-    """Segments that were not followed since nothing was left."""
-
-
 class Payload(Protocol):
     """Captured bytes [begin, end) of a segment's payload; fewer where it ends before."""
 
@@ -121,6 +112,8 @@ class Followed:
     """Headers put together from parts."""
     losses: int = 0
     resyncs: int = 0
+    spent_out: int = 0
+    """Segments that were not followed since nothing was left to pay for it."""
     n_emitted: int = 0
     """Gives pieces and whole segments their common order."""
 
@@ -180,7 +173,7 @@ def follow(
     row = 0
     for segment in ordered:
         if purse.steps <= 0:
-            purse.spent_out += 1
+            found.spent_out += 1
             stream.known = stream.synchronised = False
             continue
         purse.steps -= 8

@@ -7,7 +7,8 @@ of their own; further ones are counted together by first byte. The remaining len
 stand for all that an entry counts. What lies past the last header walked is estimated and marked.
 
 It never judges a packet. In: the captured bytes of a payload, its length on the wire, where to begin.
-Out: entries, and why and where the walk ended. Raises: nothing. Remembers: nothing.
+Out: entries, and why and where the walk ended. Raises: nothing. Remembers: nothing. `Purse` is what walking
+many may cost in all, refilled by the frame and by the time of capture: then no content raises the cost of a frame.
 """
 
 from __future__ import annotations
@@ -82,6 +83,30 @@ def header_at(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 @dataclass(slots=True)
+class Purse:
+    """Headers that may still be walked one by one; what is not spent is kept, up to `most`."""
+
+    most: int
+    per_segment: int
+    per_ms: int
+    steps: int = field(init=False)
+    newest_ns: int = -1
+
+    def __post_init__(self) -> None:
+        """Begin full."""
+        self.steps = self.most
+
+    def refill(self, n_segments: int, newest_ns: int) -> None:
+        """For the segments of a batch and for the time since the batch before, in the clock of the capture."""
+        passed_ns = max(newest_ns - self.newest_ns, 0) if self.newest_ns >= 0 else 0
+        self.newest_ns = max(newest_ns, self.newest_ns)
+        earned = n_segments * self.per_segment + min(
+            passed_ns * self.per_ms // 1_000_000, self.most
+        )
+        self.steps = min(max(self.steps, 0) + earned, self.most + n_segments * self.per_segment)
+
+
+@dataclass(slots=True)
 class _Entries:
     """Entries found so far; past `room`, packets are counted together by first byte."""
 
@@ -135,15 +160,16 @@ class Scan(NamedTuple):
     """Headers walked, or what cost as much."""
 
 
-def scan(data: bytes, at: int, length: int, *, trusting: bool) -> Scan:
-    """Walk a payload of `length` bytes, of which `data` was captured, from `at`.
+def scan(data: bytes, at: int, length: int, *, trusting: bool, most: int | None = None) -> Scan:
+    """Walk a payload of `length` bytes, of which `data` was captured, from `at`; at most `most` headers.
 
     `trusting` goes on past headers that are against the protocol but still say their length: right for a flow
     that is in step.
     """
     found = _Entries(max_entries(length - at))
     entries, room = found.entries, found.room
-    budget = headers = max_headers(length - at)
+    budget = max_headers(length - at)
+    budget = headers = budget if most is None else min(budget, most)
     begin, look, last = at, _LOOK, len(data) - 1
     previous, streak, empties = -1, 0, 0
     stop = Stop.LANDED

@@ -2,7 +2,8 @@
 
 Round k reads the k-th header of every payload that still has one; the last few payloads are walked in a plain
 loop (`mqtt_scan`, which also says how the cost of a payload is bounded by its length). Runs of two-byte packets are
-taken in windows.
+taken in windows. Beyond the first `_FREE` headers of a payload, walking is paid from a `Purse`: where that is empty,
+walks end and the rest of their payloads is estimated, after as many headers for all that are still walked.
 
 It never decides whether a payload does begin with a control packet: `mqtt_epochs` compares the ends with TCP's
 sequence numbers. It reads no byte past a payload's captured ones but to throw it away.
@@ -21,7 +22,7 @@ import numpy as np
 
 from agent.decode.gather import gather
 from agent.decode.mqtt_header import plausible, read_headers
-from agent.decode.mqtt_scan import Stop, scan
+from agent.decode.mqtt_scan import Purse, Stop, scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
 
 _FEW = 24
 """Below this many payloads a Python loop is cheaper than numpy's calls (about 30 calls a round)."""
+_FREE = 6
+"""Headers walked of every payload whatever the others cost; ordinary segments hold fewer packets."""
 _CHUNK_BYTES = 8 << 20
 """Payload bytes walked at a time; bounds what entries take in memory to tens of MB at the very worst."""
 _WINDOWS = (32, 256, 1536)
 """Bytes looked at for a run of two-byte packets: first few, then many once the few were all of one run."""
 _WINDOW_STEP_BYTES = 32
 """Bytes of a window that cost as much as walking one header."""
+_WINDOW_PURSE_BYTES = 1024
+"""As before, measured where many are looked at together."""
 _WINDOW_BLOCK_BYTES = 1 << 20
 _STREAK = 3
 """Equal headers in a row after which the next `_LEAP` are looked at together."""
@@ -67,10 +72,12 @@ class Walk:
     extrapolated: BoolArray
 
 
-def walk(buffer: U8, offset: I64, length: I64, captured: I64) -> Walk:
-    """Walk every payload from its first byte, as if a control packet began there."""
+def walk(buffer: U8, offset: I64, length: I64, captured: I64, purse: Purse | None = None) -> Walk:
+    """Walk every payload from its first byte, as if a control packet began there; without a purse at any cost."""
+    if purse is None:
+        purse = Purse(most=1 << 60, per_segment=0, per_ms=0)
     parts = [
-        _Chunk(buffer, offset[a:b], length[a:b], captured[a:b]).walk(a)
+        _Chunk(buffer, offset[a:b], length[a:b], captured[a:b], purse).walk(a)
         for a, b in _chunks(captured)
     ]
     if len(parts) == 1:
@@ -116,8 +123,9 @@ class _Active:
 class _Chunk:
     """The walk of some payloads."""
 
-    def __init__(self, buffer: U8, offset: I64, length: I64, captured: I64) -> None:
+    def __init__(self, buffer: U8, offset: I64, length: I64, captured: I64, purse: Purse) -> None:
         n = len(offset)
+        self.purse = purse
         self.buffer = buffer
         self.offset = offset
         self.length = length
@@ -144,9 +152,15 @@ class _Chunk:
         k = 0
         while len(active.payload) > _FEW:
             k += 1
+            if k > _FREE:
+                if self.purse.steps <= 0:
+                    active.steps[:] = 0
+                self.purse.steps -= len(active.payload)
             self._round(active, k)
+        left = len(active.payload)
         for row in zip(active.payload.tolist(), active.pos.tolist(), strict=True):
-            self._finish(*row)
+            self._finish(*row, max(self.purse.steps // left, _FREE))
+            left -= 1
         return self._join(base)
 
     def _add(self, payload: I64, pos: I64, header: tuple[U8, I32, I32], count: I64) -> None:
@@ -243,11 +257,12 @@ class _Chunk:
             none = np.zeros(int(np.count_nonzero(rest)), np.int64)
             self.columns.append((payload[rest], pos[rest], *header, none, none == 0))
 
-    def _finish(self, payload: int, pos: int) -> None:
-        """Walk the rest of one payload in a plain loop."""
+    def _finish(self, payload: int, pos: int, most: int) -> None:
+        """Walk the rest of one payload, at most so many headers, in a plain loop."""
         start = int(self.offset[payload])
         data = self.buffer[pos : max(start + int(self.captured[payload]), pos)].tobytes()
-        found = scan(data, 0, start + int(self.length[payload]) - pos, trusting=False)
+        found = scan(data, 0, start + int(self.length[payload]) - pos, trusting=False, most=most)
+        self.purse.steps -= max(found.cost - _FREE, 0)
         self.stop[payload] = found.stop
         self.end[payload] = pos - start + found.end
         if found.entries:
@@ -280,6 +295,7 @@ class _Chunk:
         good &= self.buffer.take(at) == remaining.astype(np.uint8)[:, None]
         length = np.clip(_leading(good), 0, most)
         active.pos[rows] = pos + length * period
+        self.purse.steps -= len(rows)
         active.steps[rows] -= np.where(length == 0, _LEAP_STEPS, 1)
         active.streak[rows[length < _LEAP]] = 0
         payload = active.payload[rows]
@@ -304,6 +320,7 @@ class _Chunk:
                 self._window(active, rows[a : a + block], width) for a in range(0, len(rows), block)
             ]
             going = np.concatenate(full)
+            self.purse.steps -= len(rows) * (1 + width // _WINDOW_PURSE_BYTES)
             active.steps[rows[~going]] -= width // _WINDOW_STEP_BYTES
             rows = rows[going]
             if not len(rows):
