@@ -239,7 +239,7 @@ def make_watch(
         wall_offset_ns=wall_offset_ns or _no_offset,
     )
     pipeline = Pipeline(
-        decoder=PacketDecoder(),
+        decoder=PacketDecoder(salt=salt),
         extractor=Learning(HostWindows(salt=salt), site.book),
         detectors=timed,
         policy=policy,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 HEAD_LEN = 64
 """Bytes read of every frame at once: Ethernet, IPv4, TCP and its first options; a cache line."""
 
+SYN = 2
 MQTT_PORTS = frozenset({1883})
 MQTT_TLS_PORT = 8883
 """Where MQTT over TLS is registered (IANA): counted, so that health can say what share is encrypted."""
@@ -71,12 +72,21 @@ class Streams(Protocol):
 
 
 class PacketDecoder:
-    """Decodes one capture source; `mqtt_ports` are those on which MQTT is assumed without a CONNECT."""
+    """Decodes one capture source; `mqtt_ports` are those on which MQTT is assumed without a CONNECT.
+
+    `salt`: random when live, so that nobody can make the streams' groups collide; fixed in a replay.
+    """
 
     def __init__(
-        self, *, mqtt_ports: frozenset[int] = MQTT_PORTS, streams: Streams | None = None
+        self,
+        *,
+        mqtt_ports: frozenset[int] = MQTT_PORTS,
+        salt: int = 0,
+        streams: Streams | None = None,
     ) -> None:
-        self._streams: Streams = MqttStreams(ports=mqtt_ports) if streams is None else streams
+        self._streams: Streams = (
+            MqttStreams(ports=mqtt_ports, salt=salt) if streams is None else streams
+        )
         self._ports = sorted(mqtt_ports)
         self._n_by_reason = np.zeros(len(Reason), np.int64)
         self._n_plain = 0
@@ -92,6 +102,8 @@ class PacketDecoder:
         ip = decode_ip(batch, head, link)
         transport = decode_transport(batch, head, link, ip)
         tls, tls_hello = decode_tls(batch, transport)
+        # Data in a SYN is no stream yet: without Fast Open the receiver drops it, and it is sent again.
+        in_stream = (transport.tcp_flags & SYN) == 0
         mqtt = self._streams.decode(
             ts_ns=batch.ts_ns,
             src_hi=ip.src_hi,
@@ -103,8 +115,8 @@ class PacketDecoder:
             tcp_flags=transport.tcp_flags,
             tcp_seq=transport.tcp_seq,
             payload_off=transport.payload_off,
-            payload_len=transport.payload_len,
-            payload_caplen=transport.payload_caplen,
+            payload_len=transport.payload_len * in_stream,
+            payload_caplen=transport.payload_caplen * in_stream,
             is_tcp=transport.is_tcp,
             buffer=batch.buffer,
         )

@@ -43,10 +43,6 @@ def same_however_cut(site: Site, path: Path) -> None:
         assert found[size] == found[SIZES[0]], f"batches of {size}"
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="data in a SYN is read as MQTT where the SYN is the last of its flow in a batch",
-)
 def test_the_demo_is_found_the_same_however_it_is_cut(site: Site, demo_capture: Path):
     same_however_cut(site, demo_capture)
 
