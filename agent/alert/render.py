@@ -146,7 +146,7 @@ def lines(row: Row) -> Text:
     out.append(f" ({row.kind})")
     if row.attacker or row.victim:
         out.append(f"  {row.attacker or MANY} -> {row.victim or MANY}")
-    out.append(f"  {number(row.count)} {counted(row.kind)}")
+    out.append(f"  {counted(row.kind, row.count)}")
     out.append(f"  {row.where or row.source}", style="dim")
     if row.activity == "closed":
         out.append(f"  since {_clock(row.since_ms)}", style="dim")

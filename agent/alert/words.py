@@ -202,11 +202,12 @@ COUNTED: dict[str, dict[Group, str]] = {
 PACKETS = {"en": "packets"}
 
 
-def counted(kind: str, language: str = "en") -> str:
-    """The unit of a finding's count, in words; of a kind that this version does not know, packets."""
+def counted(kind: str, n: int, language: str = "en") -> str:
+    """A finding's count with its unit, `1 packet`; of a kind that this version does not know, packets."""
     say = language if language in COUNTED else "en"
     detection = DETECTIONS.get(kind)
-    return COUNTED[say].get(detection.group, PACKETS[say]) if detection else PACKETS[say]
+    unit = COUNTED[say].get(detection.group, PACKETS[say]) if detection else PACKETS[say]
+    return f"{number(n)} {unit.removesuffix('s') if n == 1 else unit}"
 
 
 def words(kind: str, language: str = "en") -> Words:
@@ -242,8 +243,22 @@ FIGURES: dict[str, str] = {
     "in_mqtt_refused": "MQTT logins that the broker refused",
     "out_mqtt_publishes": "MQTT messages published",
     "out_mqtt_violations": "breaches of the MQTT protocol",
+    # What the model's findings name most.
+    "in_services_one_peer": "ports of the device that one sender tried",
+    "in_mqtt_connects": "MQTT logins received (CONNECT)",
+    "in_mqtt_publishes": "MQTT messages received from publishers",
+    "in_mqtt_violations": "breaches of the MQTT protocol received",
+    "out_tcp_rst": "connections that it refused (TCP RST)",
+    "in_tcp_rst": "connections that others refused it (TCP RST)",
+    "out_packets": "packets sent",
+    "in_packets": "packets received",
+    "out_size_mean": "bytes of a packet sent, on average",
+    "in_size_mean": "bytes of a packet received, on average",
+    "out_arp_unasked": "ARP or ND answers sent that nobody had asked for",
+    "in_arp_unasked": "ARP or ND answers received without having asked",
+    "in_arp_contradictions": "ARP or ND claims received to an address that another machine is known by",
 }
-"""What rules look at, without its horizon, in words for a ward; of other features the schema's meaning is said."""
+"""Features, without their horizon, in words for a ward; of others the schema's meaning is said."""
 
 
 def meaning_of(feature: str, meanings: Mapping[str, str]) -> str:

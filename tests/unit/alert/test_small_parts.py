@@ -14,7 +14,7 @@ from agent.alert.endpoints import parse, pseudonym, text
 from agent.alert.finding import MAX_BYTES
 from agent.alert.open_list import encode_open
 from agent.alert.suppression import Suppression, Suppressions, no_devices
-from agent.alert.words import fact_words, meaning_of, number
+from agent.alert.words import counted, fact_words, meaning_of, number
 from agent.errors import ConfigError
 from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Device, Endpoint
 from tests.support.alerts import ALERT
@@ -169,12 +169,18 @@ def test_who_attacks_is_not_who_is_attacked():
     assert pseudonym(ATTACKER, site_key=b"k") != pseudonym(VICTIM, site_key=b"k")
 
 
+def test_a_count_has_its_unit():
+    assert counted("port_scan", 2126) == "2,126 packets"
+    assert counted("mqtt_connect_flood", 1) == "1 message"
+    assert counted("of_another_version", 3) == "3 packets"
+
+
 def test_a_fact_says_over_which_time_it_counts_and_whether_it_had_to_be_below():
     meanings = {
         "out_mqtt_connects_60s": "MQTT CONNECT sent",
         "x_1s": "asked within 1 s",
         "y": "rows",
-        "out_packets_1s": "packets, ARP included",
+        "in_x_1s": "packets, ARP included",
     }
     said = [meaning_of(name, meanings) for name in (*meanings, "unknown_1s")]
     assert said == [
