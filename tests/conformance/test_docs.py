@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-import sys
 
 import pytest
 
 from agent.cli import cli
 from tests.conftest import ROOT
+from tests.support.readme import demo_finding, readme_block
 
 TRACKED = subprocess.run(
     ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False
@@ -15,7 +15,6 @@ TRACKED = subprocess.run(
 PAGES = [name for name in TRACKED if name.endswith(".md")]
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 README = ROOT / "README.md"
-FINDING = re.compile(r"<!-- finding:begin.*?-->\n(.*?)<!-- finding:end -->", re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -40,21 +39,5 @@ def test_every_command_stands_in_the_readme():
         assert f"`wardwatch {name}" in text
 
 
-def readme_finding() -> str:
-    """What the README's first screen shows: the first new finding of high severity in the demo."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from agent.cli import main; main()", "replay", "demo/ward.pcap.gz"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    lines = done.stdout.splitlines()
-    start = next(i for i, line in enumerate(lines) if " HIGH " in line and " new " in line)
-    stop = next(i for i in range(start + 1, len(lines)) if not lines[i].startswith("    "))
-    return "".join(
-        f"    {line}\n" for line in ["$ wardwatch replay demo/ward.pcap.gz", *lines[start:stop]]
-    )
-
-
 def test_the_finding_in_the_readme_is_what_the_demo_shows():
-    match = FINDING.search(README.read_text())
-    assert match
-    assert match.group(1).strip("\n") == readme_finding().strip("\n")
+    assert readme_block() == demo_finding()
