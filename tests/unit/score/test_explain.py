@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from agent.records import F32, I64
 from agent.score.explain import telling_features
+
+if TYPE_CHECKING:
+    from agent.records import F32, I64
 
 
 class Weighted:
