@@ -7,6 +7,6 @@ DEFAULT = "ip-1-20261122-034fc8c2"
 """Folder of the bundle inside `agent/_models` (installed) or `models` (checkout); empty: none is shipped."""
 
 MANIFEST_SHA256: dict[str, str] = {
-    DEFAULT: "b95e60d6a320af299035ce1011fee7cc5fc53777ab834c1fdf5b9c211e5a46b8",
+    DEFAULT: "44cea9acc759c760505ed99abefa4ee037e7413d2e923bcc57f7c1db78971eb9",
 }
 """SHA-256 of `manifest.json` by bundle id."""
