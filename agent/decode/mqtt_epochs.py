@@ -2,7 +2,8 @@
 
 An epoch is a stretch of one direction of a flow without a new connection or a jump of sequence numbers in it.
 Where every segment of an epoch was walked exactly to its end and starts where the one before it ended, and the
-first starts where the flow's next control packet does (or nothing is known of that), the walks are right. Other
+first starts where the flow's next control packet does (or nothing is known of that), the walks are right. A
+segment whose walk ran out of budget ends its epoch: it is counted, and the stream is out of step after it. Other
 epochs are followed one segment after the other (`mqtt_follow`), or left unread where nothing in them reads as MQTT.
 
 In: `Groups` and their `Walk`, the tables of `mqtt_flows`. Out: `Epochs`, with the streams' state after each, and
@@ -21,6 +22,7 @@ from agent.decode.mqtt_follow import (
     CHAIN,
     FAR,
     MAX_AHEAD,
+    SEGMENT_STEPS,
     Followed,
     Segment,
     Stream,
@@ -93,6 +95,8 @@ def make_epochs(
     step = np.zeros(n, np.int64)
     step[1:] = _signed(groups.seq[1:] - end_seq[:-1])
     new_epoch = groups.new_group | (np.abs(step) >= FAR)
+    spent = (walked.stop == Stop.BUDGET) & (walked.packets >= CHAIN - 1)
+    new_epoch[1:] |= spent[:-1]
     begin_at, opened, opens, first_seq = _openings(groups, table, syns, batch)
     new_epoch[begin_at[opens]] = True
     begin = np.flatnonzero(new_epoch)
@@ -117,10 +121,9 @@ def make_epochs(
     ready &= ~start | (boundary == groups.seq[begin])
 
     landed = walked.stop == Stop.LANDED
-    clean = np.logical_and.reduceat(landed & (new_epoch | (step == 0)), begin)
-    partly = (walked.stop == Stop.CUT) | (walked.stop == Stop.BUDGET)
-    partly &= walked.packets >= CHAIN - 1
-    usable = np.logical_or.reduceat(landed | groups.greets | partly, begin)
+    clean = np.logical_and.reduceat((landed | spent) & (new_epoch | (step == 0)), begin)
+    partly = (walked.stop == Stop.CUT) & (walked.packets >= CHAIN - 1)
+    usable = np.logical_or.reduceat(landed | groups.greets | partly | spent, begin)
     fast = clean & ready
     slow = ~fast & (near | start | usable)
 
@@ -133,6 +136,8 @@ def make_epochs(
     in_epoch = before - before[begin][of_segment]
     segment_synchronised = (in_step[of_segment]) | (chain[of_segment] + in_epoch >= CHAIN)
     after = np.minimum(chain + total[end - 1] - before[begin], 1 << 20)
+    goes_on = fast & ~spent[end - 1]
+    lost = fast & spent[end - 1] & segment_synchronised[end - 1]
     left = groups.new_group[begin] & (slot >= 0) & table.synchronised[slot, way] & ~near & ~start
     return Epochs(
         begin=begin,
@@ -147,12 +152,12 @@ def make_epochs(
         start=start,
         fresh=start | greets,
         segment_synchronised=segment_synchronised,
-        known=fast.copy(),
-        synchronised=fast & (in_step | (after >= CHAIN)),
+        known=goes_on,
+        synchronised=goes_on & (in_step | (after >= CHAIN)),
         boundary=np.where(fast, end_seq[end - 1] & 0xFFFF_FFFF, boundary),
-        chain=np.where(fast, after, 0),
+        chain=np.where(goes_on, after, 0),
         carry_len=np.zeros(e, np.int64),
-        losses=int(np.count_nonzero(left)),
+        losses=int(np.count_nonzero(left) + np.count_nonzero(lost)),
         resyncs=int(np.count_nonzero(greets & fast & ~start)),
     )
 
@@ -215,6 +220,10 @@ def follow_slow(
         return buffer[segment.offset + begin : segment.offset + max(end, begin)].tobytes()
 
     size = (epochs.end - epochs.begin)[chosen]
+    paid = (np.cumsum(size) - size) * SEGMENT_STEPS < purse.steps
+    for epoch in chosen[~paid].tolist():
+        followed.unpaid += range(epochs.begin[epoch], epochs.end[epoch])
+    chosen, size = chosen[paid], size[paid]
     at = np.repeat(epochs.begin[chosen] - np.append(0, np.cumsum(size)[:-1]), size)
     at += np.arange(len(at))
     columns = (

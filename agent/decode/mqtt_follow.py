@@ -8,7 +8,8 @@ segment's end. Segments are read in the order of their sequence numbers, so what
 is read exactly; a packet belongs to the latest frame that it took to find it.
 
 It never judges a packet. In: segments as plain numbers, payload bytes. Out: `Piece` rows. Raises: nothing.
-Remembers: nothing but the `Stream` it is handed. The cost is bounded by a `Purse`, in headers walked; a segment is about eight.
+Remembers: nothing but the `Stream` it is handed. The cost is bounded by a `Purse`;
+what it does not pay for is noted.
 
 Source: RFC 9293 3.4 (sequence numbers modulo 2^32).
 """
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 CHAIN = 4
 """Plausible headers in a row, the last landing exactly at a segment's end, that put a stream back in step.
 One fits random bytes with a chance of about 1 in 10, besides the landing."""
+SEGMENT_STEPS = 8
+"""Headers walked that cost as much as following a segment."""
+_PARTLY = frozenset((int(Stop.CUT), int(Stop.BUDGET)))
 FAR = 1 << 24
 """Sequence numbers further apart than this are another connection: above any TCP window in use."""
 MAX_AHEAD = (1 << 28) + FAR
@@ -112,7 +116,7 @@ class Followed:
     """Headers put together from parts."""
     losses: int = 0
     resyncs: int = 0
-    spent_out: int = 0
+    unpaid: list[int] = field(default_factory=list)
     """Segments that were not followed since nothing was left to pay for it."""
     n_emitted: int = 0
     """Gives pieces and whole segments their common order."""
@@ -173,10 +177,10 @@ def follow(
     row = 0
     for segment in ordered:
         if purse.steps <= 0:
-            found.spent_out += 1
+            found.unpaid.append(segment.number)
             stream.known = stream.synchronised = False
             continue
-        purse.steps -= 8
+        purse.steps -= SEGMENT_STEPS
         if stream.known:
             need = signed(stream.boundary + len(stream.carry) - segment.seq)
             if need >= segment.length:
@@ -199,7 +203,7 @@ def _lose(stream: Stream) -> None:
 def _enter(stream: Stream, segment: Segment, found: Followed) -> bool:
     """Whether a stream that is out of step may be read from the first byte of this segment."""
     landed = segment.stop == Stop.LANDED and segment.packets > 0
-    partly = segment.stop in {Stop.CUT, Stop.BUDGET} and segment.packets >= CHAIN - 1
+    partly = segment.stop in _PARTLY and segment.packets >= CHAIN - 1
     if segment.greets:
         found.resyncs += 1
         stream.synchronised = stream.fresh = True
@@ -223,7 +227,7 @@ def _read(
     """Read on in a segment that holds the next byte needed."""
     at = signed(stream.boundary - segment.seq)
     synchronised = stream.synchronised
-    stop, end, packets = Stop(segment.stop), segment.end, segment.packets
+    stop, end, packets = segment.stop, segment.end, segment.packets
     if at == 0:
         if packets:
             order = found.next_order()
@@ -259,7 +263,7 @@ def _scan_on(
     here: tuple[Payload, int],
     found: Followed,
     purse: Purse,
-) -> tuple[Stop, int, int]:
+) -> tuple[int, int, int]:
     """Walk the rest of a segment in a plain loop: why and where it ended, and packets found."""
     payload, at = here
     data = payload(segment, 0, segment.captured)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.decode.mqtt_epochs import Epochs, Groups, Results
-from agent.decode.mqtt_follow import Piece
+from agent.decode.mqtt_follow import CHAIN, Piece
+from agent.decode.mqtt_scan import Stop
 from agent.decode.mqtt_walk import Walk
 
 if TYPE_CHECKING:
@@ -52,6 +53,16 @@ def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> F
     row, synchronised = groups.row, epochs.segment_synchronised
     order = np.zeros(len(right), np.int64)
     moved = False
+    rough: I64 | None = None
+    if followed.unpaid:
+        # What nothing was left to follow is taken as it was walked, and marked as an estimate.
+        unpaid = np.array(followed.unpaid, np.int64)
+        stop = walked.stop[unpaid]
+        partly = ((stop == Stop.CUT) | (stop == Stop.BUDGET)) & (
+            walked.packets[unpaid] >= CHAIN - 1
+        )
+        rough = unpaid[(stop == Stop.LANDED) | partly]
+        right[rough] = True
     if followed.whole:
         number, at_row, in_step, start, place = np.array(followed.whole, np.int64).T
         moved = bool((at_row != row[number]).any())
@@ -65,8 +76,8 @@ def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> F
     if not followed.pieces and not moved:
         # The usual case: entries stand in order within their segments, and a frame is one segment.
         entry = entry.take(_by_row(row.take(segment)))
-        return _entries(groups, walked, entry, (row, synchronised, opening))
-    found = _entries(groups, walked, entry, (row, synchronised, opening))
+        return _entries(groups, walked, entry, (row, synchronised, opening), rough)
+    found = _entries(groups, walked, entry, (row, synchronised, opening), rough)
     orders = order.take(segment)
     if followed.pieces:
         pieces, place = _pieces(followed.pieces)
@@ -96,15 +107,27 @@ def _join(parts: list[Found]) -> Found:
 
 
 def _entries(
-    groups: Groups, walked: Walk, entry: I64, of_segment: tuple[I64, BoolArray, BoolArray]
+    groups: Groups,
+    walked: Walk,
+    entry: I64,
+    of_segment: tuple[I64, BoolArray, BoolArray],
+    rough: I64 | None,
 ) -> Found:
-    """Entries of the walk; `of_segment` are rows, whether in step, and whether a stream begins, (n,) each."""
+    """Entries of the walk; `of_segment` are rows, whether in step, and whether a stream begins, (n,) each.
+
+    `rough` are segments whose walk may be wrong.
+    """
     row, synchronised, opening = of_segment
     segment, pos, size = (c.take(entry) for c in (walked.payload, walked.pos, walked.size))
     remaining = walked.remaining.take(entry)
     start = np.zeros(len(segment), bool)
     if opening.any():
         start = opening.take(segment) & (pos == groups.offset.take(segment))
+    extrapolated = walked.extrapolated.take(entry)
+    if rough is not None:
+        guessed = np.zeros(len(row), bool)
+        guessed[rough] = True
+        extrapolated |= guessed.take(segment)
     edge = (groups.offset + groups.captured).take(segment)
     return Found(
         row=row.take(segment),
@@ -114,7 +137,7 @@ def _entries(
         remaining=remaining,
         size=size,
         count=walked.count.take(entry),
-        extrapolated=walked.extrapolated.take(entry),
+        extrapolated=extrapolated,
         available=np.minimum(edge - pos, size + remaining),
         synchronised=synchronised.take(segment),
         start=start,
