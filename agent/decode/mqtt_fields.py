@@ -125,7 +125,7 @@ _SERVER_ONLY = np.isin(
 def read_fields(packets: Packets, context: Context) -> Fields:
     """Fields and violations; `context` then is what it is after these packets."""
     fields = Fields(len(packets.pos))
-    kind = packets.first >> 4
+    kind: U8 = packets.first >> np.uint8(4)
     well_formed = packets.remaining >= 0
     rows: dict[int, I64] = {}
     present = np.bincount(kind, minlength=16)
@@ -232,7 +232,7 @@ def _levels(
     flow = packets.flow
     level = context.level[flow]
     is_connect = (packets.first >> 4 == MqttType.CONNECT) & (packets.remaining >= 0)
-    second = is_connect & context.connected[flow] & ~packets.start
+    second: BoolArray = is_connect & context.connected[flow] & ~packets.start
     # A CONNECT that names no level there is changes nothing but where it begins a stream.
     upward = packets.to_server[connect] & ((opened > 0) | packets.start[connect])
     new_level = np.zeros(len(flow), np.uint8)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.decode.mqtt_epochs import Epochs, Groups, Results
+from agent.decode.mqtt_epochs import Epochs, Results
 from agent.decode.mqtt_follow import CHAIN, Piece
+from agent.decode.mqtt_groups import Groups
 from agent.decode.mqtt_scan import Stop
 from agent.decode.mqtt_walk import Walk
 
@@ -50,9 +51,8 @@ def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> F
     right = epochs.fast[epochs.of_segment]
     opening = np.zeros(len(right), bool)
     opening[epochs.begin[epochs.fresh & epochs.fast]] = True
-    row, synchronised = groups.row, epochs.segment_synchronised
     order = np.zeros(len(right), np.int64)
-    moved = False
+    row, synchronised, moved = groups.row, epochs.segment_synchronised, False
     rough: I64 | None = None
     if followed.unpaid:
         # What nothing was left to follow is taken as it was walked, and marked as an estimate.
@@ -62,7 +62,8 @@ def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> F
             walked.packets[unpaid] >= CHAIN - 1
         )
         rough = unpaid[(stop == Stop.LANDED) | partly]
-        right[rough] = True
+        synchronised = synchronised.copy()
+        right[rough], synchronised[rough] = True, False
     if followed.whole:
         number, at_row, in_step, start, place = np.array(followed.whole, np.int64).T
         moved = bool((at_row != row[number]).any())
@@ -118,7 +119,7 @@ def _entries(
     `rough` are segments whose walk may be wrong.
     """
     row, synchronised, opening = of_segment
-    segment, pos, size = (c.take(entry) for c in (walked.payload, walked.pos, walked.size))
+    segment, pos, size = walked.payload.take(entry), walked.pos.take(entry), walked.size.take(entry)
     remaining = walked.remaining.take(entry)
     start = np.zeros(len(segment), bool)
     if opening.any():

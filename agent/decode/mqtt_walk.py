@@ -211,9 +211,8 @@ class _Chunk:
             self._end_walks(active, ~whole, (first, remaining, size), k)
             rows = np.flatnonzero(whole)
             active.keep(rows)
-            first, remaining, size, following = (
-                c.take(rows) for c in (first, remaining, size, following)
-            )
+            first, remaining, size = first.take(rows), remaining.take(rows), size.take(rows)
+            following = following.take(rows)
         single = np.ones(len(first), np.int64)
         self._add_within_room(active, slice(None), active.pos, (first, remaining, size), single)
         active.pos = following
@@ -237,7 +236,7 @@ class _Chunk:
         self, active: _Active, rows: BoolArray, header: tuple[U8, I32, I32], k: int
     ) -> None:
         """Say why these payloads' walks end here."""
-        first, remaining, size = (c[rows] for c in header)
+        first, remaining, size = header[0][rows], header[1][rows], header[2][rows]
         payload, pos = active.payload[rows], active.pos[rows]
         left, seen = active.limit[rows] - pos, active.edge[rows] - pos
         possible = plausible(first, remaining)

@@ -1,5 +1,7 @@
 """MQTT out of TCP segments: in order, cut, resent, reordered, with holes, met in the middle, evicted."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -325,3 +327,48 @@ def test_counters_tell_what_happened():
     assert counters["packets"] == 11
     assert counters["flows"] == 1
     assert counters["losses"] == counters["extrapolated"] == counters["over_budget_segments"] == 0
+
+
+def irregular(chance, n):
+    return b"".join(chance.choices([mq.PINGREQ, mq.acknowledge(4, 9), mq.PINGRESP], k=n))
+
+
+def test_a_flood_of_irregular_packets_is_estimated_and_the_flow_found_again():
+    chance = random.Random(2)
+    floods = [
+        mq.Talk(client=(100 + i, 5000))
+        .open()
+        .up(mq.connect(), *(irregular(chance, 450) for _ in range(8)))
+        for i in range(100)
+    ]
+    streams = MqttStreams()
+    table = streams.decode(**mq.columns([s for talk in floods for s in talk.segments]))
+    after = streams.counters()
+    assert table.extrapolated.any()
+    assert after["extrapolated"] == int(table.count[table.extrapolated].sum())
+    assert abs(int(table.count.sum()) - 100 * (1 + 8 * 450)) < 100 * 8 * 450 / 5
+    assert after["losses"] > 0
+    assert len(table.row) < 100 * 8 * 60
+    talk = floods[0].up(mq.publish("a/b", b"1") * 6, mq.publish("a/b", b"1"))
+    again = mq.decode(streams, talk.segments[-2:])
+    assert [r["synchronised"] for r in again][-1]
+    assert len(again) == 7
+    assert not any(r["extrapolated"] for r in again)
+
+
+def test_what_nothing_is_left_to_follow_is_estimated():
+    """Packets cut across segments, hole after hole: following each exactly would cost too much."""
+    chance = random.Random(4)
+    segments = []
+    for i in range(100):
+        talk = mq.Talk(client=(100 + i, 5000)).open().up(mq.connect())
+        for _ in range(60):
+            talk.up(mq.publish("a/b", b"xyz") * 5 + mq.publish("a", b"z" * 30)[:9])
+            talk.next[True] += chance.randrange(3, 9)
+        segments += talk.segments
+    streams = MqttStreams()
+    table = streams.decode(**mq.columns(segments))
+    counters = streams.counters()
+    assert counters["over_budget_segments"] > 0
+    assert not table.synchronised[table.extrapolated].any()
+    assert int(table.count.sum()) >= 100 * 60 * 5

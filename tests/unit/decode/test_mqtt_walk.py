@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from agent.decode.mqtt_scan import Stop, max_entries, max_headers, scan
+from agent.decode.mqtt_scan import Purse, Stop, max_entries, max_headers, scan
 from agent.decode.mqtt_walk import walk
 from tests.support import mqtt_packets as mq
 
@@ -28,10 +28,10 @@ def payload(chance, n):
     return parts
 
 
-def walk_all(data):
+def walk_all(data, purse=None):
     length = np.array([len(d) for d in data])
     offset = np.cumsum(length) - length
-    return walk(np.frombuffer(b"".join(data), np.uint8), offset, length, length)
+    return walk(np.frombuffer(b"".join(data), np.uint8), offset, length, length, purse)
 
 
 def counts(walked, i):
@@ -123,3 +123,39 @@ def test_a_full_frame_of_equal_packets_is_exact_to_the_last():
             walked = walk_all([one * n] * copies)
             assert walked.packets.tolist() == [n] * copies
             assert not walked.extrapolated.any()
+
+
+@pytest.mark.parametrize("n", [3, 300])
+def test_an_empty_purse_ends_the_walks_of_long_payloads_only(n):
+    chance = random.Random(11)
+    short = mq.publish("a", b"12") + mq.acknowledge(4, 9)
+    parts = [chance.choices([mq.PINGREQ, mq.acknowledge(4, 9)], k=500) for _ in range(n)]
+    data = [short] * n + [b"".join(p) for p in parts]
+    purse = Purse(most=100, per_segment=1, per_ms=1)
+    walked = walk_all(data, purse)
+    assert walked.packets[:n].tolist() == [2] * n
+    assert set(walked.stop[n:].tolist()) == {Stop.BUDGET}
+    assert np.bincount(walked.payload[walked.extrapolated], minlength=2 * n).tolist() == (
+        [0] * n + [1] * n
+    )
+    assert abs(walked.packets[n:].mean() - 500) < 125
+    assert -16 * 2 * n <= purse.steps <= 2 * n
+
+
+def test_an_empty_purse_does_no_harm_to_runs():
+    walked = walk_all([mq.PINGREQ * 700] * 100, Purse(most=0, per_segment=0, per_ms=0))
+    assert walked.packets.tolist() == [700] * 100
+    assert not walked.extrapolated.any()
+
+
+def test_a_purse_fills_by_segments_and_by_time_up_to_its_size():
+    purse = Purse(most=100, per_segment=2, per_ms=10)
+    purse.steps = -1_000_000  # what a batch overdrew is not held against the next one
+    purse.refill(5, 1_000_000_000)
+    assert purse.steps == 10
+    purse.refill(0, 1_003_000_000)
+    assert purse.steps == 40
+    purse.refill(0, 1_000_000_000)
+    assert purse.steps == 40
+    purse.refill(7, 9_000_000_000)
+    assert purse.steps == 114
