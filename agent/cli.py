@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, readable=False)
 """Whether it can be read is said by who reads it: one bad file of many is no wrong usage."""
 SEVERITY = click.Choice(["info", "low", "medium", "high", "critical"])
+MAX_MQTT_TEXT = 65_535
+MAX_CLIENT_ID = 200
+"""Bytes; far below what MQTT allows, above what any broker's own limit is likely to be."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -59,6 +62,31 @@ def _call(arguments: list[str]) -> object:
         status = cli.invoke(context)
         sys.stdout.flush()
         return status
+
+
+def _topic_filter(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    """A filter that a broker takes (MQTT 5.0, 4.7.1)."""
+    levels = (value or "").split("/")
+    wild = [level for level in levels if "#" in level or "+" in level]
+    if value is not None and (
+        not value
+        or len(value.encode()) > MAX_MQTT_TEXT
+        or any(level not in {"#", "+"} for level in wild)
+        or "#" in levels[:-1]
+    ):
+        raise click.BadParameter(
+            f'"{value[:100]}": no topic filter, such as wardwatch/v1/+/icu-2/#'
+        )
+    return value
+
+
+def _client_id(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """An id that keeps a session: not empty, and not longer than a broker takes."""
+    if value is not None and not 0 < len(value.encode()) <= MAX_CLIENT_ID:
+        raise click.BadParameter(f"expected 1 to {MAX_CLIENT_ID} bytes")
+    return value
 
 
 @click.group(context_settings=CONTEXT)
@@ -161,7 +189,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
             broker=_broker(
                 broker, "wardwatch-replay", ca=ca, cert=cert, key=key, user_file=user_file
             )
-            if broker
+            if broker is not None
             else None,
             fail_on=fail_on,
             merge=merge,
@@ -179,10 +207,19 @@ def replay(  # noqa: PLR0913 -- one parameter an option
 @click.option("--cert", type=FILE, help="Client certificate (PEM).")
 @click.option("--key", type=FILE, help="Key of the client certificate (PEM).")
 @click.option("--user-file", type=FILE, help="User name and password, a line each.")
-@click.option("--topic", metavar="FILTER", help="Default: wardwatch/v1/+/+/+/alert/#.")
-@click.option("--client-id", help="Default: wardwatch-alerts. Each viewer needs its own.")
+@click.option(
+    "--topic",
+    metavar="FILTER",
+    callback=_topic_filter,
+    help="Default: wardwatch/v1/+/+/+/alert/#.",
+)
+@click.option(
+    "--client-id", callback=_client_id, help="Default: wardwatch-alerts. Each viewer needs its own."
+)
 @click.option("--count", type=click.IntRange(min=1), help="End after so many events.")
-@click.option("--for", "for_s", type=float, metavar="SECONDS", help="End after this time.")
+@click.option(
+    "--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="End after this time."
+)
 def alerts(  # noqa: PLR0913 -- one parameter an option
     broker: str,
     *,

@@ -58,7 +58,8 @@ class Broker:
     @property
     def name(self) -> str:
         """For messages to people."""
-        return f"broker {self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"broker {host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

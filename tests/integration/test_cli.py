@@ -317,6 +317,28 @@ def test_a_broker_that_is_not_there_is_75_and_nothing_is_lost(wardwatch, demo_ca
     assert "Connection refused" in one_line(err)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--topic", "a#b"), ("--topic", "#/a"), ("--topic", ""), ("--topic", "a/" * 40_000),
+        ("--client-id", ""), ("--client-id", "x" * 70_000), ("--for", "-1"), ("--count", "0"),
+    ],
+    ids=lambda pair: f"{pair[0]} {pair[1][:10]}",
+)  # fmt: skip
+def test_what_no_broker_takes_is_a_usage_error(wardwatch, wrong: tuple[str, str]):
+    status, out, err = wardwatch("alerts", "--broker", f"mqtt://127.0.0.1:{free_port()}", *wrong)
+    assert (status, out) == (2, "")
+    assert wrong[0] in err
+    assert len(err) < 500
+
+
+def test_an_empty_broker_is_no_broker_left_out(wardwatch, demo_capture: Path):
+    """A script's unset variable must not look like success."""
+    status, _, err = wardwatch("replay", "--no-model", demo_capture, "--broker", "")
+    assert status == 2
+    assert "--broker" in err
+
+
 def test_broker_options_that_do_not_fit_are_usage_errors(wardwatch, tmp_path: Path):
     status, _, err = wardwatch("alerts", "--broker", "http://broker")
     assert status == 2
