@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +54,8 @@ from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle, read_public_key
 from agent.score.rules import RulesDetector
 from agent.uplink.message import Message
-from agent.uplink.mqtt import Broker, tls_context
+from agent.uplink.mqtt import Broker
+from agent.uplink.tls import tls_context
 
 if TYPE_CHECKING:
     from agent.records import BoolArray
@@ -290,7 +291,13 @@ def make_broker(uplink: Uplink, client_id: str) -> Broker:
     if uplink.key is not None:
         read_secret("uplink.key", uplink.key)
     user, password = read_user(uplink.user_file) if uplink.user_file else (None, None)
-    broker = Broker(
+    if scheme == "mqtts":
+        for name, pair in (("ca", (None, None)), ("cert", (uplink.cert, uplink.key))):
+            try:
+                tls_context(uplink.ca, *pair)
+            except UplinkError as error:
+                raise ConfigError(f"uplink.{name}", str(error)) from error
+    return Broker(
         host=host,
         port=port,
         client_id=client_id,
@@ -301,13 +308,6 @@ def make_broker(uplink: Uplink, client_id: str) -> Broker:
         user=user,
         password=password,
     )
-    if broker.tls:
-        for key, part in (("ca", replace(broker, cert=None, key=None)), ("cert", broker)):
-            try:
-                tls_context(part)
-            except UplinkError as error:
-                raise ConfigError(f"uplink.{key}", str(error)) from error
-    return broker
 
 
 def read_site_key(config: Config) -> bytes | None:

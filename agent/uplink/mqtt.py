@@ -30,6 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.errors import UplinkError, UplinkReason
 from agent.uplink.own_flows import Flow, OwnFlows, endpoint_of
+from agent.uplink.tls import tls_context
 
 KEEP_ALIVE_S = 30
 """A silent death of the broker is seen after one and a half of these."""
@@ -217,7 +218,9 @@ class Connection:
 
     def _open_socket(self, host: str, port: int) -> socket.socket:
         """Connect to the first address that answers; each attempt's 5-tuple is told before it starts."""
-        context = tls_context(self.broker) if self.broker.tls else None
+        context = None
+        if self.broker.tls:  # made anew for each connection: renewed certificates need no restart
+            context = tls_context(self.broker.ca, self.broker.cert, self.broker.key)
         problem: OSError = ConnectionError("the name has no address")
         for family, kind, proto, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -296,36 +299,6 @@ class Connection:
         kind, advice = CONNACK_ADVICE.get(reason.value, (UplinkReason.PROTOCOL, "see its log"))
         words = f"{self.broker.name}: refused: {reason} (0x{reason.value:02x}); {advice}"
         return UplinkError(kind, words)
-
-
-def tls_context(broker: Broker) -> ssl.SSLContext:
-    """How the broker is verified and who we are; `UplinkError` where a file is no certificate or key.
-
-    Made anew for each connection: renewed certificates need no restart.
-    """
-    try:
-        context = ssl.create_default_context(cafile=broker.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if broker.cert is not None:
-            context.load_cert_chain(broker.cert, broker.key, password=_no_password)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        files = ", ".join(str(f) for f in (broker.ca, broker.cert, broker.key) if f)
-        text = f"cannot read the certificates ({files}): {_certificate_problem(error)}"
-        raise UplinkError(UplinkReason.TLS, text) from error
-    return context
-
-
-def _certificate_problem(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError):
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key belongs to another certificate"
-        return "no certificate and key in PEM form"
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _no_password() -> str:
-    """A key with a password: nobody is there to type it."""
-    raise ValueError("the key has a password; give one without")
 
 
 SESSION_TAKEN_OVER = 0x8E
