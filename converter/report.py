@@ -75,7 +75,10 @@ def report_text(
         + (_counts(figures["with_rules"]["false_finding_kinds"]) or "none")
         + ". Misnamed ones are listed in model.json.",
         "## Rows",
-        "A row is a host and a second. Edge rows (docs/decisions/0002) are left out, and counted apart.",
+        (
+            "A row is a host and a second. Edge rows (decisions 0002 and 0011) are left out, and counted apart. The rows "
+            "show the model's own decision, before the detector asks whether the slice itself shows the kind."
+        ),
         _table(
             ("", "float", "quantised"),
             [[words, *[_value(figures[c], name) for c in columns]] for words, name in _ROW_ROWS],
