@@ -141,8 +141,7 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
     for i, slice_no in enumerate(closed.numbers):
         a, b = bounds[i], bounds[i + 1]
         here = slot[a:b]
-        memory.sums.push(slice_no, here, addend[a:b], hosts.since)
-        long_sums[a:b] = memory.sums.totals[here]
+        long_sums[a:b] = memory.sums.push(slice_no, here, addend[a:b], hosts.since)
         fresh = memory.links.see(
             slice_no,
             links.pair_parts[i],
@@ -283,7 +282,7 @@ def matrix(blocks: list[Block]) -> FeatureMatrix:
     """Blocks as one feature matrix, in their order."""
     if not blocks:
         blocks = [_EMPTY]
-    values = [_values(block.raw)[block.order] for block in blocks]
+    values = [_values(block.raw).take(block.order, axis=0) for block in blocks]
     number = np.concatenate([b.number for b in blocks])
     return FeatureMatrix(
         schema=SCHEMA,

@@ -33,8 +33,10 @@ class SlidingSums:
         self.totals = np.zeros((max_hosts, n_columns), np.int64)
         self._slices: deque[tuple[int, NDArray[np.int64], NDArray[np.int32]]] = deque()
 
-    def push(self, slice_no: int, slots: I64, values: NDArray[np.int32], since: I64) -> None:
+    def push(self, slice_no: int, slots: I64, values: NDArray[np.int32], since: I64) -> I64:
         """Add a slice's (len(slots), n_columns) values, and drop the slices that it pushes out; values stay.
+
+        The totals of these hosts.
 
         `since`: per slot, the slice since which its host has it; older slices belong to another host.
         """
@@ -42,11 +44,16 @@ class SlidingSums:
             number, old_slots, old = self._slices.popleft()
             same = since[old_slots] <= number
             if same.all():
-                self.totals[old_slots] -= old
+                totals = self.totals.take(old_slots, axis=0)
+                totals -= old
+                self.totals[old_slots] = totals
             else:
                 self.totals[old_slots[same]] -= old[same]
-        self.totals[slots] += values
+        totals = self.totals.take(slots, axis=0)
+        totals += values
+        self.totals[slots] = totals
         self._slices.append((slice_no, slots, values))
+        return totals
 
     def forget(self, slots: I64) -> None:
         """Forget the hosts of these slots."""
@@ -85,20 +92,27 @@ class SlidingSet:
         else:
             missing = np.arange(len(codes))
         entered = codes[missing]
-        if len(entered):
-            total = len(self.codes) + len(entered)
+        if not len(self.codes):
+            self.codes, self._last = entered, np.full(len(entered), slice_no)
+        elif len(entered):
             where = at[missing] + np.arange(len(entered))
-            is_old = np.ones(total, np.bool_)
-            is_old[where] = False
-            grown = np.empty((2, total), np.int64)
-            grown[0, where], grown[1, where] = entered, slice_no
-            grown[0, is_old], grown[1, is_old] = self.codes, self._last
-            self.codes, self._last = grown[0], grown[1]
+            self._insert(where, entered, slice_no)
         over = len(self.codes) - self.max_codes
         if over <= 0:
             return entered, entered[:0]
         self.n_evicted += over
         return entered, self._drop(np.sort(np.argsort(self._last, kind="stable")[:over]))
+
+    def _insert(self, where: NDArray[np.intp], entered: I64, slice_no: int) -> None:
+        """Put codes in; `where` they stand afterwards, ascending."""
+        # Gather all from the place before, then overwrite: several times faster than masks.
+        source = np.ones(len(self.codes) + len(entered), np.intp)
+        source[where] = 0
+        np.cumsum(source, out=source)
+        source -= 1
+        self.codes = self.codes.take(source, mode="clip")
+        self._last = self._last.take(source, mode="clip")
+        self.codes[where], self._last[where] = entered, slice_no
 
     def forget(self, gone: BoolArray) -> I64:
         """Drop the codes where `gone`; what left, ascending."""

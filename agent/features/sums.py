@@ -39,9 +39,20 @@ class Rows(NamedTuple):
     last: U64
     """(m,) a value of which the latest counts (a MAC)."""
 
-    def at(self, which: NDArray[np.generic] | slice) -> Rows:
-        """Some of the rows."""
-        return Rows(self.keys[which], self.sums[which], self.maxes[which], self.last[which])
+    def at(self, which: NDArray[np.intp]) -> Rows:
+        """Some of the rows, by place."""
+        # `take` along an axis copies whole rows: twice as fast as indexing.
+        return Rows(
+            self.keys.take(which),
+            self.sums.take(which, axis=0),
+            self.maxes.take(which, axis=0),
+            self.last.take(which),
+        )
+
+    def between(self, start: int, stop: int) -> Rows:
+        """The rows from start to stop, as views."""
+        part = slice(start, stop)
+        return Rows(self.keys[part], self.sums[part], self.maxes[part], self.last[part])
 
 
 def _distinct(rows: Rows) -> Rows:
@@ -88,8 +99,7 @@ class KeyedSums:
                 old.last[into] = new.last[found]
                 if len(found) == len(new.keys):
                     return
-                rest = np.ones(len(new.keys), np.bool_)
-                rest[found] = False
+                rest = np.flatnonzero(old.keys[clipped] != new.keys)
                 new = new.at(rest)
                 at = at[rest]
         if not len(old.keys):
@@ -109,5 +119,7 @@ class KeyedSums:
         """Remove and return the rows of the slices below `slice_no`."""
         rows = self._rows
         n = int(np.searchsorted(rows.keys, slice_no << SLICE_SHIFT))
+        if not n:
+            return rows.between(0, 0)
         self._rows = rows.at(np.arange(n, len(rows.keys)))
-        return rows.at(slice(n))
+        return rows.between(0, n)
