@@ -76,7 +76,7 @@ def report_text(
         + ". Misnamed ones are listed in model.json.",
         "## Rows",
         (
-            "A row is a host and a second. Edge rows (decisions 0002 and 0011) are left out and counted apart. They "
+            "A row is a host and a second. Edge rows (decisions 0002 and 0011) are left out, counted apart. Rows "
             "show the model's own decision, before the detector asks whether the slice itself shows the kind."
         ),
         _table(
