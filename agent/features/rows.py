@@ -52,6 +52,7 @@ _MAXES_AT = 2 * len(SUMS)
 _SHORT_AT = _MAXES_AT + 2 * len(MAXES)
 _LONG_AT = _SHORT_AT + len(SHORT_COUNTS)
 _LONG_COUNTS_AT = _LONG_AT + _N_LONG
+_STRIP_ROWS = 32
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -96,6 +97,12 @@ class Memory:
         self.links.forget(gone)
 
 
+def _copy(to: NDArray[Any], source: NDArray[Any]) -> None:
+    """`to[:] = source`, (r, columns) both, one of them the other way round in memory: strips stay in cache."""
+    for i in range(0, len(to), _STRIP_ROWS):
+        to[i : i + _STRIP_ROWS] = source[i : i + _STRIP_ROWS]
+
+
 def _raw(closed: Closed) -> tuple[I64, I64]:
     """Raw columns of the slices themselves, and per row `slice << 13 | slot`; rows by slice and slot."""
     pair = closed.frames.keys >> 1
@@ -113,7 +120,9 @@ def _raw(closed: Closed) -> tuple[I64, I64]:
             for side in (0, 1):
                 mine = np.flatnonzero(part.keys & 1 == side)
                 to = at + side * len(SUMS)
-                raw[to : to + n_sums, row[mine]] = part.sums[mine].T
+                sums = np.zeros((len(row_keys), n_sums), np.int64)
+                sums[row[mine]] = part.sums.take(mine, axis=0)
+                _copy(raw[to : to + n_sums].T, sums)
                 to = _MAXES_AT + side * len(MAXES) + max_at
                 raw[to : to + n_maxes, row[mine]] = part.maxes[mine].T
         at += n_sums
@@ -127,7 +136,7 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
     number = row_keys >> SLOT_BITS
     bounds = np.searchsorted(number, [*closed.numbers, closed.numbers[-1] + 1]).tolist()
     addend = np.empty((len(slot), _N_LONG), np.int32)
-    addend[:, : len(_LONG_FROM)] = capped(raw[_LONG_FROM]).T
+    _copy(addend[:, : len(_LONG_FROM)], capped(raw.take(_LONG_FROM, axis=0)).T)
     for i, name in enumerate(("out_packets", "in_packets", "out_mac_changes")):
         addend[:, len(_LONG_FROM) + i] = raw[_RAW_INDEX[name]] > 0
     long_sums = np.empty((len(slot), _N_LONG), np.int64)
@@ -156,7 +165,7 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
         c, d = sender_bounds[i : i + 2]
         hosts.mac[sender_keys[c:d] & SLOT_MASK] = sender_macs[c:d]
         mac[a:b] = hosts.mac[here]
-    raw[_LONG_AT : _LONG_AT + _N_LONG] = long_sums.T
+    _copy(raw[_LONG_AT : _LONG_AT + _N_LONG].T, long_sums)
     place = np.repeat(np.arange(len(closed.numbers)) << SLOT_BITS, np.diff(bounds)) | slot
     for j, column in enumerate(links.counts(new_pairs, new_services), start=_SHORT_AT):
         raw[j] = column[place]
@@ -251,7 +260,9 @@ def _columns(names: list[tuple[str, ...]]) -> NDArray[np.intp]:
 
 _KINDS = {d: [i for i, s in enumerate(SPECS) if s.dtype == d] for d in ("count", "ratio", "root")}
 _COUNTS, _RATIOS, _ROOTS = (np.array(which, np.intp) for which in _KINDS.values())
-_COUNT_OF = _columns([SPECS[i].top for i in _COUNTS])
+_COUNT_FROM = list(
+    zip(_COUNTS.tolist(), _columns([SPECS[i].top for i in _COUNTS]).tolist(), strict=True)
+)
 _TOP_OF = _columns([SPECS[i].top for i in _RATIOS])
 _BOTTOM_OF = _columns([SPECS[i].bottom for i in _RATIOS])
 _SQUARES_OF = _columns([SPECS[i].top[:1] for i in _ROOTS])
@@ -265,7 +276,8 @@ def _values(raw: I64) -> F32:
         at = _RAW_INDEX[names[0]]  # they stand together, in this order: `test_summed_columns`
         np.add.reduce(raw[at : at + len(names)], axis=0, out=raw[i])
     out = np.empty((len(SPECS), raw.shape[1]), np.float32)
-    out[_COUNTS] = raw[_COUNT_OF]
+    for i, at in _COUNT_FROM:
+        out[i] = raw[at]
     bottom = raw[_BOTTOM_OF]
     ratio = raw[_TOP_OF] / np.maximum(bottom, 1)  # int64 by int64 is one float64 division
     ratio[bottom == 0] = 0.0
@@ -275,7 +287,9 @@ def _values(raw: I64) -> F32:
     mean = total // divisor  # whole: then the sum of squares about it is whole too
     squares = raw[_SQUARES_OF] - 2 * mean * total + n * mean * mean
     out[_ROOTS] = np.sqrt(squares / divisor)
-    return np.ascontiguousarray(out.T)
+    by_row = np.empty(out.shape[::-1], np.float32)
+    _copy(by_row, out.T)
+    return by_row
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:
