@@ -30,7 +30,16 @@ import numpy as np
 
 from agent.decode.mqtt_epochs import Epochs, follow_slow, make_epochs
 from agent.decode.mqtt_fields import Context, Fields, Packets, read_fields
-from agent.decode.mqtt_flows import Flows, FlowTable, SynTable, identify, make_salt, turn
+from agent.decode.mqtt_flows import (
+    LEAST_LATER,
+    Flows,
+    FlowTable,
+    Openings,
+    SynTable,
+    identify,
+    make_salt,
+    turn,
+)
 from agent.decode.mqtt_follow import FAR, MAX_AHEAD
 from agent.decode.mqtt_groups import Groups, Segments, group
 from agent.decode.mqtt_header import opens_with_connect
@@ -128,11 +137,19 @@ class MqttStreams:
         rows = np.flatnonzero(watched & ((payload_len > 0) | (tcp_flags & (FIN | SYN | RST) != 0)))
         if not len(rows):
             return empty_table()
+        flags = tcp_flags.take(rows)
+        mostly_syns = len(rows) >= LEAST_LATER and 2 * len(rows) > len(tcp_flags)
+        if mostly_syns and not (
+            (flags & (FIN | SYN | RST) != SYN).any() or payload_len.take(rows).any()
+        ):
+            addresses, ports = (src_hi, src_lo, dst_hi, dst_lo), (src_port, dst_port)
+            first = self._batch << 32
+            self._syns.put_later(Openings(addresses, ports, tcp_seq, rows, self._salt, first))
+            return empty_table()
         flows = identify(
             src_hi[rows], src_lo[rows], dst_hi[rows], dst_lo[rows], src_port[rows], dst_port[rows],
             self._salt,
         )  # fmt: skip
-        flags = tcp_flags[rows]
         seq = tcp_seq[rows].astype(np.int64) + (flags & SYN != 0)
         seq &= 0xFFFF_FFFF
         opening = np.flatnonzero(flags & SYN)

@@ -12,6 +12,7 @@ In and out: arrays of equal length, one row a segment or flow. Raises: nothing.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,11 +20,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from agent.records import I64, U8, U16, U64, BoolArray
+    from agent.records import I64, U8, U16, U32, U64, BoolArray
 
 CARRY_BYTES = 136
 """Header bytes kept of a packet that is cut: a fixed header of 5 and what `mqtt_fields` reads of a body."""
 _SYN_BITS = 16
+LEAST_LATER = 256
+"""SYNs in a batch that make it worth to wait with them: fewer would be many small batches to put in at once."""
 _MASK64 = (1 << 64) - 1
 
 
@@ -106,6 +109,19 @@ def turn(key: U64, reverse: BoolArray) -> U64:
     return out
 
 
+class Openings(NamedTuple):
+    """SYNs not yet put into the table: a batch's columns as they are, and which rows."""
+
+    addresses: tuple[U64, U64, U64, U64]
+    """Source hi, lo, destination hi, lo."""
+    ports: tuple[U16, U16]
+    seq: U32
+    rows: I64
+    salt: Salt
+    stamp: int
+    """Of the batch's first row."""
+
+
 class SynTable:
     """The last SYN of each direction; one place a hash, newest wins."""
 
@@ -114,6 +130,29 @@ class SynTable:
         self._key = np.zeros((size, 5), np.uint64)
         self._start = np.zeros(size, np.int64)
         self._stamp = np.full(size, -1, np.int64)
+        self._waiting: deque[Openings] = deque()
+        self._n_waiting = 0
+
+    def put_later(self, openings: Openings) -> None:
+        """As `put`, once `find` or `put` is called; past as many as the table holds, the oldest are forgotten.
+
+        The columns are kept: for batches of `LEAST_LATER` SYNs or more that are most of its frames, or much memory
+        would be held for few.
+        """
+        self._waiting.append(openings)
+        self._n_waiting += len(openings.rows)
+        while self._n_waiting - len(self._waiting[0].rows) >= len(self._start):
+            self._n_waiting -= len(self._waiting.popleft().rows)
+
+    def _put_waiting(self) -> None:
+        waiting, self._waiting, self._n_waiting = self._waiting, deque(), 0
+        for w in waiting:
+            rows = w.rows
+            src_hi, src_lo, dst_hi, dst_lo = (c.take(rows) for c in w.addresses)
+            src_port, dst_port = (c.take(rows) for c in w.ports)
+            flows = identify(src_hi, src_lo, dst_hi, dst_lo, src_port, dst_port, w.salt)
+            start = (w.seq.take(rows).astype(np.int64) + 1) & 0xFFFF_FFFF
+            self._put(flows, start, rows + w.stamp)
 
     @staticmethod
     def _place(flows: Flows) -> I64:
@@ -123,6 +162,10 @@ class SynTable:
 
     def put(self, flows: Flows, start: I64, stamp: I64) -> None:
         """Remember that these directions opened at the time `stamp`, their first bytes being numbered `start`."""
+        self._put_waiting()
+        self._put(flows, start, stamp)
+
+    def _put(self, flows: Flows, start: I64, stamp: I64) -> None:
         place = self._place(flows)
         self._key[place] = flows.key
         self._start[place] = start
@@ -130,6 +173,7 @@ class SynTable:
 
     def find(self, flows: Flows) -> tuple[I64, I64]:
         """The number of each direction's first byte, and the stamp of its SYN, -1 where none is remembered; (n,)."""
+        self._put_waiting()
         place = self._place(flows)
         known = (self._key[place] == flows.key).all(axis=1)
         return self._start[place], np.where(known, self._stamp[place], -1)

@@ -124,12 +124,17 @@ def _entries(
     start = np.zeros(len(segment), bool)
     if opening.any():
         start = opening.take(segment) & (pos == groups.offset.take(segment))
-    extrapolated = walked.extrapolated.take(entry)
+    estimated = rough is not None or bool(walked.extrapolated.any())
+    extrapolated = walked.extrapolated.take(entry) if estimated else np.zeros(len(entry), bool)
     if rough is not None:
         guessed = np.zeros(len(row), bool)
         guessed[rough] = True
         extrapolated |= guessed.take(segment)
-    edge = (groups.offset + groups.captured).take(segment)
+    available = (size + remaining).astype(np.int64)
+    if estimated or (groups.captured != groups.length).any():
+        # Else every entry is a packet that was captured whole.
+        edge = (groups.offset + groups.captured).take(segment)
+        np.minimum(edge - pos, available, out=available)
     return Found(
         row=row.take(segment),
         segment=segment,
@@ -139,8 +144,10 @@ def _entries(
         size=size,
         count=walked.count.take(entry),
         extrapolated=extrapolated,
-        available=np.minimum(edge - pos, size + remaining),
-        synchronised=synchronised.take(segment),
+        available=available,
+        synchronised=(
+            np.ones(len(entry), bool) if synchronised.all() else synchronised.take(segment)
+        ),
         start=start,
     )
 

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from agent.decode.mqtt_flows import Flows, FlowTable, SynTable, identify, make_salt, turn
+from agent.decode.mqtt import MqttStreams
+from agent.decode.mqtt_flows import (
+    Flows,
+    FlowTable,
+    Openings,
+    SynTable,
+    identify,
+    make_salt,
+    turn,
+)
 from agent.decode.mqtt_groups import Segments, group
 from tests.support import mqtt_packets as mq
 
@@ -81,3 +90,43 @@ def test_a_syn_is_remembered_for_its_direction_only():
     start, stamp = syns.find(flows)
     assert start[0] == 77
     assert stamp.tolist() == [5, -1]
+
+
+def openings_of(segments, first):
+    _, c = flows_of(segments)
+    addresses = tuple(c[name] for name in ("src_hi", "src_lo", "dst_hi", "dst_lo"))
+    ports = c["src_port"], c["dst_port"]
+    rows = np.arange(len(segments))
+    return Openings(addresses, ports, c["tcp_seq"], rows, make_salt(1), first)
+
+
+def test_syns_that_wait_are_found_as_those_put_at_once():
+    segments = [mq.Segment(True, 0xFFFF_FFFF - i, client=(i, 5000), flags=2) for i in range(300)]
+    flows, c = flows_of(segments)
+    at_once, later = SynTable(), SynTable()
+    start = (c["tcp_seq"].astype(np.int64) + 1) & 0xFFFF_FFFF
+    at_once.put(flows, start, np.arange(300) + (1 << 32))
+    later.put_later(openings_of(segments, 1 << 32))
+    for one, other in zip(at_once.find(flows), later.find(flows), strict=True):
+        assert one.tolist() == other.tolist()
+    assert (later.find(flows)[1] >= 0).any()
+
+
+def test_of_syns_that_wait_the_oldest_are_forgotten():
+    table = SynTable()
+    old = [mq.Segment(True, 7, client=(9, 9), flags=2)]
+    table.put_later(openings_of(old, 1 << 32))
+    flood = openings_of([mq.Segment(True, 7, client=(i, 1), flags=2) for i in range(4096)], 2 << 32)
+    for _ in range(17):
+        table.put_later(flood)
+    assert table.find(flows_of(old)[0])[1].tolist() == [-1]
+
+
+def test_a_connection_whose_syn_came_in_a_flood_is_read_from_its_first_byte():
+    streams = MqttStreams()
+    flood = [mq.Segment(True, i, client=(i, 40000), flags=2) for i in range(1, 400)]
+    talk = mq.Talk(client=(9, 50000)).open()
+    talk.up(mq.acknowledge(4, 9), mq.PINGREQ)
+    assert len(mq.decode(streams, [*flood, talk.segments[0]])) == 0
+    rows = mq.decode(streams, talk.segments[2:])
+    assert [r["synchronised"] for r in rows] == [True, True]
