@@ -24,6 +24,7 @@ Source: OASIS MQTT 3.1.1, MQTT 5.0; MQTT V3.1 (IBM, Eurotech 2010); RFC 9293 for
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +46,7 @@ from agent.decode.mqtt_groups import Groups, Segments, group
 from agent.decode.mqtt_header import opens_with_connect
 from agent.decode.mqtt_scan import Purse
 from agent.decode.mqtt_segments import Found, collect
-from agent.decode.mqtt_walk import walk
+from agent.decode.mqtt_walk import Walk, walk
 from agent.records import MqttTable
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class MqttStreams:
 
     def _read(self, groups: Groups, buffer: U8) -> MqttTable:
         """Walk, decide what of it is right, follow the rest, read the fields, remember."""
-        walked = walk(buffer, groups.offset, groups.length, groups.captured, self._walk_purse)
+        walked = _walk_in_order(buffer, groups, self._walk_purse)
         client = groups.clients(self._configured, self._flows)
         epochs = make_epochs(groups, walked, self._flows, self._syns, self._batch)
         followed = follow_slow(groups, walked, epochs, self._flows, buffer, self._follow_purse)
@@ -308,6 +309,28 @@ class MqttStreams:
         last_row = np.where(flows.used[slot] == self._batch, self._last_row[slot], -1)
         over = near & (rows[hit] >= last_row)
         flows.free(np.unique(slot[over]))
+
+
+def _walk_in_order(buffer: U8, groups: Groups, purse: Purse) -> Walk:
+    """The walk of the groups' segments, done in the order of capture: memory likes to be read in order."""
+    bits = max(len(groups.row) - 1, 1).bit_length()
+    packed = groups.row << bits
+    packed |= np.arange(len(packed))
+    packed.sort()
+    packed &= (1 << bits) - 1
+    offset, length, captured = (
+        c.take(packed) for c in (groups.offset, groups.length, groups.captured)
+    )
+    walked = walk(buffer, offset, length, captured, purse)
+    place = np.empty_like(packed)
+    place[packed] = np.arange(len(packed))
+    return replace(
+        walked,
+        stop=walked.stop.take(place),
+        end=walked.end.take(place),
+        packets=walked.packets.take(place),
+        payload=packed.take(walked.payload),
+    )
 
 
 def _table(row: I64, read: tuple[Found, BoolArray] | None, fields: Fields | None) -> MqttTable:
