@@ -217,9 +217,10 @@ class _ServiceCounts:
         many = _many_ports(self.set.codes)
         served, own = self._counts[0], self._counts[1]
         one = _one_peer(many, served, own)
-        out[:2] = self._counts[:2, here]
+        counts = self._counts.take(here, axis=1)
+        out[:2] = counts[:2]
         out[2], out[3] = one[0][here], one[1][here]
-        out[4:6] = self._counts[2:, here]
+        out[4:6] = counts[2:]
         return many
 
 
@@ -322,7 +323,7 @@ class Links:
 
     def long(self, here: Slots, out: I64) -> tuple[I64, I64, I64]:
         """The LONG_COUNTS of some hosts into `out`; clients, servers, numbers of ports where several."""
-        out[:6] = self._pairs.counts[:, here]
+        out[:6] = self._pairs.counts.take(here, axis=1)
         many = self._services.fill(here, out[6:12])
         codes = self._macs.codes
         if not len(codes):

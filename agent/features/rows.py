@@ -168,7 +168,7 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
     _copy(raw[_LONG_AT : _LONG_AT + _N_LONG].T, long_sums)
     place = np.repeat(np.arange(len(closed.numbers)) << SLOT_BITS, np.diff(bounds)) | slot
     for j, column in enumerate(links.counts(new_pairs, new_services), start=_SHORT_AT):
-        raw[j] = column[place]
+        raw[j] = column.take(place)
     order = np.lexsort((hosts.lo[slot], hosts.hi[slot], number))
     subjects = _subjects(closed, links, hosts, slot, place, raw[_RAW_INDEX["in_folded"]])
     subjects = {**subjects, "mac": mac, **_addresses("probed", probed, hosts)}

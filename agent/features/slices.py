@@ -128,7 +128,7 @@ def _runs(piece: Piece, max_hosts: int) -> _Runs | None:
         starts = first
         number = piece.number[:1]
     else:
-        of_row = piece.number[order]
+        of_row = piece.number.take(order)
         starts = np.flatnonzero(edge | edges(of_row))
         number = of_row[starts]
     who = index[starts].astype(np.int64)
@@ -156,27 +156,30 @@ def add_hosts(piece: Piece, hosts: HostTable, arrivals: Arrivals, sums: KeyedSum
     lengths = ends - starts
     part = np.zeros((n, len(FRAME_SUMS)), np.int64)
     run = np.repeat(np.arange(0, n * _N_CLASSES, _N_CLASSES), lengths)
-    run += frames.frame_class[window][order]
-    weight = None if frames.all_single else frames.weight[window][order]
+    run += frames.frame_class[window].take(order)
+    weight = None if frames.all_single else frames.weight[window].take(order)
     counts = np.bincount(run, weights=weight, minlength=n * _N_CLASSES)
     part[:, :_N_CLASSES] = counts.reshape(n, _N_CLASSES)
     at = _N_CLASSES
-    for column in frames.sums[:, window]:
-        part[:, at] = np.add.reduceat(column[order], starts)
+    for name, column in zip(FRAME_SUMS[at:], frames.sums[:, window], strict=False):
+        if name == "packets" and frames.all_single:
+            part[:, at] = lengths
+        elif column.any():
+            part[:, at] = np.add.reduceat(column.take(order), starts)
         at += 1
     folded_out, folded_in = piece.dst == hosts.folded, piece.src == hosts.folded
     if folded_out.any() or folded_in.any():
         folded = np.where(np.arange(len(order)) < runs.n_out, folded_out[order], folded_in[order])
         folded = folded if weight is None else weight * folded
         part[:, at] = np.add.reduceat(folded.astype(np.int64), starts)
-    gap, unknown = _gaps(piece.clock[order], runs, arrivals)
+    gap, unknown = _gaps(piece.clock.take(order), runs, arrivals)
     part[:, at + 1] = lengths
     part[np.searchsorted(starts, runs.first[unknown]), at + 1] -= 1
     part[:, at + 2] = np.add.reduceat(gap, starts)
     part[:, at + 3] = np.add.reduceat(gap * gap, starts)
     macs = _macs(frames.src_mac[window], runs, arrivals, part[:, at + 4])
     maxes = np.empty((n, len(FRAME_MAXES)), np.int64)
-    maxes[:, 0] = np.maximum.reduceat(frames.size[window][order], starts)
+    maxes[:, 0] = np.maximum.reduceat(frames.size[window].take(order), starts)
     maxes[:, 1] = np.maximum.reduceat(gap, starts)
     hosts.seen.reshape(-1)[runs.here] = True
     slots = runs.keys >> 1 & ((1 << SLOT_BITS) - 1)
@@ -208,7 +211,7 @@ def _macs(mac: U64, runs: _Runs, arrivals: Arrivals, changes: I64) -> U64:
     n_first = int(np.searchsorted(runs.first, n))
     n_starts = int(np.searchsorted(runs.starts, n))
     first, here, starts = runs.first[:n_first], runs.here[:n_first], runs.starts[:n_starts]
-    mac = mac[runs.order[:n]]
+    mac = mac.take(runs.order[:n])
     before = np.empty(n, np.uint64)
     before[1:] = mac[:-1]
     before[first] = arrivals.mac[here]

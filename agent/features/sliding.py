@@ -79,7 +79,7 @@ class SlidingSet:
 
     def expire(self, slice_no: int) -> I64:
         """Drop what was not seen in the 59 slices before this one; what left, ascending. `see` comes next."""
-        return self._drop(np.flatnonzero(self._last <= slice_no - HORIZON_SLICES))
+        return self.forget(self._last <= slice_no - HORIZON_SLICES)
 
     def see(self, slice_no: int, codes: I64) -> tuple[I64, I64]:
         """Take a slice's codes in. Those that were not there; those evicted for want of room; ascending."""
@@ -101,29 +101,26 @@ class SlidingSet:
         if over <= 0:
             return entered, entered[:0]
         self.n_evicted += over
-        return entered, self._drop(np.sort(np.argsort(self._last, kind="stable")[:over]))
+        gone = np.zeros(len(self.codes), np.bool_)
+        gone[np.argsort(self._last, kind="stable")[:over]] = True
+        return entered, self.forget(gone)
 
     def _insert(self, where: NDArray[np.intp], entered: I64, slice_no: int) -> None:
         """Put codes in; `where` they stand afterwards, ascending."""
         # Gather all from the place before, then overwrite: several times faster than masks.
         source = np.ones(len(self.codes) + len(entered), np.intp)
         source[where] = 0
+        source[0] -= 1
         np.cumsum(source, out=source)
-        source -= 1
         self.codes = self.codes.take(source, mode="clip")
         self._last = self._last.take(source, mode="clip")
         self.codes[where], self._last[where] = entered, slice_no
 
     def forget(self, gone: BoolArray) -> I64:
         """Drop the codes where `gone`; what left, ascending."""
-        return self._drop(np.flatnonzero(gone))
-
-    def _drop(self, at: NDArray[np.intp]) -> I64:
-        """Drop by place (ascending)."""
-        left = self.codes[at]
-        if len(at):
-            keep = np.ones(len(self.codes), np.bool_)
-            keep[at] = False
+        left = self.codes[gone]
+        if len(left):
+            keep = ~gone
             self.codes, self._last = self.codes[keep], self._last[keep]
         return left
 
