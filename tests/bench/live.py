@@ -27,16 +27,17 @@ LOOP_FRAMES = 50_000
 
 
 def receive(interface: str, seconds: float, ring_mib: int) -> None:
-    """In the receiver's namespace: capture, decode, extract until `seconds` after the first frame."""
+    """In the receiver's namespace: the whole pipeline, model and rules, until `seconds` after the first frame."""
+    import psutil
+
+    from agent.assembly import make_site, make_watch
     from agent.capture.packet_ring import open_live
-    from agent.decode.decoder import PacketDecoder
-    from agent.features.ip import HostWindows
     from agent.records import Placement
 
-    decoder, windows = PacketDecoder(), HostWindows()
+    watch = make_watch(make_site(None), "live")
     with open_live(interface, placement=Placement.TAP, ring_mib=ring_mib) as capture:
         print("ready", flush=True)
-        n_rows, deadline_s, cpu_s = 0, time.monotonic() + 30, time.process_time()
+        n_alerts, deadline_s, cpu_s = 0, time.monotonic() + 30, time.process_time()
         started = False
         while time.monotonic() < deadline_s:
             batch = capture.read()
@@ -44,8 +45,14 @@ def receive(interface: str, seconds: float, ring_mib: int) -> None:
                 continue
             if not started:
                 started, deadline_s = True, time.monotonic() + seconds
-            n_rows += len(windows.add(decoder.decode(batch)))
-        stats = capture.stats() | {"rows": n_rows, "method": capture.method}
+            n_alerts += len(watch.pipeline.push(batch))
+        stats = capture.stats() | {
+            "rows": watch.pipeline.n_rows,
+            "alerts": n_alerts,
+            "method": capture.method,
+            "rss_mb": psutil.Process().memory_info().rss / 1e6,
+            "ring_mb": capture.ring_bytes / 1e6,
+        }
         print(json.dumps(stats | {"cpu_s": time.process_time() - cpu_s}), flush=True)
 
 
@@ -83,7 +90,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     rate = float(re.search(r"([\d.]+) pps", sent).group(1))
     return {
         "bench": "live",
-        "stage": "ring, decode, features",
+        "stage": "ring to alerts",
         "case": options.case,
         "unit": "frames lost",
         "sent": n_sent,
