@@ -52,7 +52,7 @@ _MAXES_AT = 2 * len(SUMS)
 _SHORT_AT = _MAXES_AT + 2 * len(MAXES)
 _LONG_AT = _SHORT_AT + len(SHORT_COUNTS)
 _LONG_COUNTS_AT = _LONG_AT + _N_LONG
-_STRIP_ROWS = 32
+_STRIP_ROWS = 256
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Memory:
 
 
 def _copy(to: NDArray[Any], source: NDArray[Any]) -> None:
-    """`to[:] = source`, (r, columns) both, one of them the other way round in memory: strips stay in cache."""
+    """`to[:] = source`, (r, columns) both, `to` columnwise in memory: a strip stays in cache."""
     for i in range(0, len(to), _STRIP_ROWS):
         to[i : i + _STRIP_ROWS] = source[i : i + _STRIP_ROWS]
 
@@ -136,7 +136,7 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
     number = row_keys >> SLOT_BITS
     bounds = np.searchsorted(number, [*closed.numbers, closed.numbers[-1] + 1]).tolist()
     addend = np.empty((len(slot), _N_LONG), np.int32)
-    _copy(addend[:, : len(_LONG_FROM)], capped(raw.take(_LONG_FROM, axis=0)).T)
+    addend[:, : len(_LONG_FROM)] = capped(raw.take(_LONG_FROM, axis=0)).T
     for i, name in enumerate(("out_packets", "in_packets", "out_mac_changes")):
         addend[:, len(_LONG_FROM) + i] = raw[_RAW_INDEX[name]] > 0
     long_sums = np.empty((len(slot), _N_LONG), np.int64)
@@ -287,9 +287,7 @@ def _values(raw: I64) -> F32:
     mean = total // divisor  # whole: then the sum of squares about it is whole too
     squares = raw[_SQUARES_OF] - 2 * mean * total + n * mean * mean
     out[_ROOTS] = np.sqrt(squares / divisor)
-    by_row = np.empty(out.shape[::-1], np.float32)
-    _copy(by_row, out.T)
-    return by_row
+    return np.ascontiguousarray(out.T)
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:

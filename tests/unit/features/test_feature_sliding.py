@@ -69,3 +69,19 @@ def test_a_full_tally_keeps_what_came_first():
     assert tally.codes.tolist() == [1, 3, 5], "3 came before 2"
     assert tally.packets.tolist() == [1, 1, 2]
     assert tally.n_refused == 1
+
+
+def test_a_set_says_what_a_plain_dictionary_says():
+    rng = np.random.default_rng(7)
+    seen, last = SlidingSet(10_000), {}
+    for n in np.cumsum(rng.integers(1, 20, 60)).tolist():
+        left = sorted(c for c, m in last.items() if m <= n - 60)
+        assert seen.expire(n).tolist() == left
+        for code in left:
+            del last[code]
+        now = np.unique(rng.integers(0, 400, 50))
+        entered, evicted = seen.see(n, now)
+        assert entered.tolist() == [c for c in now.tolist() if c not in last]
+        assert not len(evicted)
+        last.update(dict.fromkeys(now.tolist(), n))
+        assert seen.codes.tolist() == sorted(last)
