@@ -3,10 +3,10 @@
 Written by `wardwatch-convert pack --shipped`; not edited by hand.
 """
 
-DEFAULT = "ip-1-20261122-034fc8c2"
+DEFAULT = "ip-1-20261122-54527609"
 """Folder of the bundle inside `agent/_models` (installed) or `models` (checkout); empty: none is shipped."""
 
 MANIFEST_SHA256: dict[str, str] = {
-    DEFAULT: "44cea9acc759c760505ed99abefa4ee037e7413d2e923bcc57f7c1db78971eb9",
+    DEFAULT: "67f6457e0dc885013cfe5d8dcf1975ae5ba7850977b86d03f00a76bf27c74c7b",
 }
 """SHA-256 of `manifest.json` by bundle id."""
