@@ -20,6 +20,7 @@ import numpy as np
 from agent.records import MAC_HI, NOBODY, Endpoint, Fact, FeatureMatrix, Verdict
 from agent.score.bundle import check_schema
 from agent.score.explain import telling_features
+from agent.score.rules import SPOOFED_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,9 +37,6 @@ MAX_EXPLAINED = 8
 """Verdicts a slice whose facts are searched for, at about 0.2 ms each; the others tell their kind's own figures."""
 
 MAX_FACTS = 4
-
-SPOOFED_NEW_SOURCES = 16
-"""Sources new to a victim in one slice from which they count as spoofed: as the rules have it."""
 
 
 FLOOD_NOW = 10
@@ -235,7 +233,7 @@ class BoostingDetector:
     ) -> list[Verdict]:
         kinds = [self._classes[k] for k in best]
         roles = [self._roles(matrix, int(row), kind) for row, kind in zip(rows, kinds, strict=True)]
-        spoofed = matrix.subjects.in_new_sources[rows] >= SPOOFED_NEW_SOURCES
+        spoofed = matrix.subjects.in_new_sources[rows] > SPOOFED_SOURCES
         several = self._several_attackers(matrix, rows, kinds, roles)
         verdicts = []
         explained: Counter[int] = Counter()

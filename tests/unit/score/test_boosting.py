@@ -14,6 +14,7 @@ from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Endpoint
 from agent.score import boosting
 from agent.score.boosting import MAX_EXPLAINED, MAX_FACTS, MAX_VERDICTS, TELLS, BoostingDetector
 from agent.score.bundle import Bundle, load_bundle
+from agent.score.rules import SPOOFED_SOURCES
 from tests.support.bundles import CLASSES, loud, matrix_of, quantised_model, signed_bundle, traffic
 
 
@@ -68,7 +69,7 @@ def test_a_flooding_host_is_the_attacker_of_the_peer_it_sent_most(bundle: Bundle
 
 
 def test_many_new_sources_at_once_are_spoofed_and_nobody_is_accused(bundle: Bundle) -> None:
-    matrix = matrix_of([loud(**SYN_AT_VICTIM)], in_new_sources=[boosting.SPOOFED_NEW_SOURCES])
+    matrix = matrix_of([loud(**SYN_AT_VICTIM)], in_new_sources=[SPOOFED_SOURCES + 1])
     (verdict,) = BoostingDetector(bundle).judge(matrix)
     assert verdict.spoofed
     assert verdict.distributed
