@@ -69,18 +69,10 @@ class Reader:
 @contextmanager
 def tcpdump(host: Namespace, interface: str, path: Path, *words: str):
     """tcpdump beside the reader."""
+    # Its slots are as long as its largest frame: 64 MiB hold 256 of them, 2 MiB hold 8.
     argv = (
-        "tcpdump",
-        "-i",
-        interface,
-        "-w",
-        path,
-        "-U",
-        "-Z",
-        "root",
-        "--immediate-mode",
-        "-s",
-        "0",
+        *("tcpdump", "-i", interface, "-w", path, "-U", "-Z", "root"),
+        *("--immediate-mode", "-s", "65535", "-B", "65536"),
     )
     process = host.popen(*argv, *words, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
@@ -89,7 +81,17 @@ def tcpdump(host: Namespace, interface: str, path: Path, *words: str):
     yield
     # It stops only after what it has taken was written.
     host.run("sleep", "0.3")
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
     assert host.stop(process) == 0
+    assert "\n0 packets dropped by kernel" in said, said
+
+
+def while_both_ran(ours, theirs):
+    """Our frames less those before tcpdump's first and after its last: our reader starts earlier, ends later."""
+    clocks_ns = 1_000_000
+    first, last = min(theirs)[0] - clocks_ns, max(theirs)[0] + clocks_ns
+    return [frame for frame in ours if first <= frame[0] <= last]
 
 
 def content(frames):
@@ -134,12 +136,13 @@ def test_it_sees_what_tcpdump_sees(small_ward, tmp_path, method):
     with open_capture(tmp_path / "theirs.pcap") as capture:
         theirs = frames_of(capture)
     assert len(theirs) > 3000
-    assert content(ours) == content(theirs)
+    both = while_both_ran(ours, theirs)
+    assert content(both) == content(theirs)
     stats = told["stats"]
     assert stats["frames"] == stats["kernel_packets"] == len(ours)
     assert stats["kernel_drops"] == stats["interface_drops"] == stats["truncated"] == 0
     # The same time stamps, but for the samples of the two clocks.
-    apart = [abs(a[0] - b[0]) for a, b in zip(sorted(ours), sorted(theirs), strict=True)]
+    apart = [abs(a[0] - b[0]) for a, b in zip(sorted(both), sorted(theirs), strict=True)]
     assert max(apart) < 1_000_000
     assert told["directed"] == 0, "on a tap the direction is unknown"
 
@@ -154,7 +157,8 @@ def test_gateway_placement_marks_what_the_gateway_sends(small_ward, tmp_path, me
     told = reader.finish()
     ours = reader.frames()
     with open_capture(tmp_path / "theirs.pcap") as capture:
-        assert content(ours) == content(frames_of(capture))
+        theirs = frames_of(capture)
+    assert content(while_both_ran(ours, theirs)) == content(theirs)
     mac = bytes.fromhex(gateway.run("cat", "/sys/class/net/br0/address").stdout.replace(":", ""))
     from_gateway = sum(frame[6:12] == mac for _, frame, _ in ours)
     assert told["directed"] == len(ours)
@@ -254,7 +258,8 @@ def test_frames_larger_than_a_slot_come_whole(tmp_path, method):
         told = reader.finish()
         ours = reader.frames()
         with open_capture(tmp_path / "theirs.pcap") as capture:
-            assert content(ours) == content(frames_of(capture))
+            theirs = frames_of(capture)
+        assert content(while_both_ran(ours, theirs)) == content(theirs)
         assert max(len(frame) for _, frame, _ in ours) > 10_000
         assert told["stats"]["truncated"] == 0
 
