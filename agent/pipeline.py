@@ -79,6 +79,14 @@ class Policy(Protocol):
         ...
 
 
+class Explainer(Protocol):
+    """What is normal for each device, put beside the facts of verdicts."""
+
+    def explain(self, matrix: FeatureMatrix, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The same verdicts in the same order; learns from the rows that nobody speaks of."""
+        ...
+
+
 class FlowFilter(Protocol):
     """Which frames are our own broker connection."""
 
@@ -98,12 +106,14 @@ class Pipeline:
         detectors: Sequence[Detector],
         policy: Policy,
         own_flows: FlowFilter | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
         self.decoder = decoder
         self.extractor = extractor
         self.detectors = tuple(detectors)
         self.policy = policy
         self.own_flows = own_flows
+        self.explainer = explainer
         self.n_frames = 0
         self.n_own_frames = 0
         self.n_rows = 0
@@ -126,6 +136,8 @@ class Pipeline:
             return []
         self.n_rows += len(matrix)
         verdicts = [v for detector in self.detectors for v in detector.judge(matrix)]
+        if self.explainer is not None:
+            verdicts = self.explainer.explain(matrix, verdicts)
         verdicts.sort(key=lambda v: v.end_ns)  # stable: within a slice the detectors' order stays
         return self.policy.consider(verdicts, int(matrix.end_ns.max()))
 

@@ -412,7 +412,17 @@ class Fact:
     limit: float | None = None
     """What a rule compared it with; None for a model's feature."""
     normal: float | None = None
-    """This device's own normal value, where one is known."""
+    """What is normal, where it is known."""
+    normal_of: str = "device"
+    """Whose: `device`, this device's own; `training`, the benign rows that the model was trained on."""
+
+
+class Why(Protocol):
+    """What moved a verdict, worked out only when somebody is told of it."""
+
+    def facts(self) -> tuple[Fact, ...]:
+        """The few that count, the most telling first."""
+        ...
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -443,6 +453,8 @@ class Verdict:
     facts: tuple[Fact, ...]
     count_window_s: int = 1
     """Over how long `count` counts, ending with the row: 1 the slice, 60 the long horizon."""
+    why: Why | None = field(default=None, compare=False, repr=False)
+    """Better facts than `facts`, at a cost; None: `facts` are all there are."""
 
 
 class Detector(Protocol):

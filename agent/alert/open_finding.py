@@ -105,8 +105,12 @@ class Finding:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """Those of the best verdict."""
+        """Those of the best verdict, as they came."""
         return self.best.facts if self.best else ()
+
+    def reasons(self) -> tuple[Fact, ...]:
+        """What moved the best verdict: worked out, so only for an event that is told."""
+        return self.best.why.facts() if self.best and self.best.why else self.facts
 
     def severity(self, *, ongoing: bool = True) -> str:
         """As the table says, by what is known now."""

@@ -25,7 +25,7 @@ from agent.alert.open_finding import RULES, Finding, State
 from agent.alert.severity import SEVERITIES, highest, severity
 from agent.alert.suppression import DeviceLookup, Suppression, Suppressions, no_devices
 from agent.alert.techniques import DETECTIONS, STORM
-from agent.records import NOBODY, Alert, Verdict
+from agent.records import NOBODY, Alert, Fact, Verdict
 
 SECOND_NS = 10**9
 GRACE_NS = 1_200_000_000
@@ -104,7 +104,7 @@ class FindingPolicy:
         """What is open and told, as it stands; the most severe first, then the oldest."""
         told = [f for f in self._everything() if f.state is State.TOLD]
         told.sort(key=lambda f: (-SEVERITIES.index(f.severity()), f.start_ns, f.number))
-        return [self._alert("update", f, f.last_ns, {}) for f in told]
+        return [self._alert("update", f, f.last_ns, {}, facts=f.facts) for f in told]
 
     def counters(self) -> Mapping[str, int]:
         """Running totals for `health`; `suppressed.NAME` counts the uses of each suppression."""
@@ -335,7 +335,15 @@ class FindingPolicy:
         key = "|".join((finding.kind, attacker, victim, self._source, str(finding.start_ns)))
         return str(uuid5(self._namespace, key))
 
-    def _alert(self, activity: str, finding: Finding, now_ns: int, extra: dict[str, str]) -> Alert:
+    def _alert(
+        self,
+        activity: str,
+        finding: Finding,
+        now_ns: int,
+        extra: dict[str, str],
+        *,
+        facts: tuple[Fact, ...] | None = None,
+    ) -> Alert:
         best = finding.best
         return Alert(
             activity=activity,
@@ -358,7 +366,7 @@ class FindingPolicy:
             margin=best.margin if best else finding.count,
             threshold=best.threshold if best else 0,
             ports=best.ports if best else (),
-            facts=finding.facts,
+            facts=finding.reasons() if facts is None else facts,
             previous_uid=finding.previous_uid,
             storm_counts=dict(sorted(finding.storm_counts.items())) or None,
             extra=extra,
