@@ -52,6 +52,7 @@ from agent.records import (
 )
 from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle, read_public_key
+from agent.score.normals import DeviceNormals
 from agent.score.rules import RulesDetector
 from agent.uplink.message import Message
 from agent.uplink.mqtt import Broker
@@ -245,6 +246,12 @@ def make_watch(
         detectors=timed,
         policy=policy,
         own_flows=own_flows,
+        explainer=DeviceNormals(
+            SCHEMAS[SCHEMA_ID],
+            gate=site.bundle.gate if site.bundle else None,
+            threshold=site.bundle.manifest.gate.threshold if site.bundle else 0,
+            training=site.bundle.benign_median if site.bundle else None,
+        ),
     )
     return Watch(name=name, pipeline=pipeline, policy=policy, timed=timed)
 

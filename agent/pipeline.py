@@ -83,7 +83,7 @@ class Explainer(Protocol):
     """What is normal for each device, put beside the facts of verdicts."""
 
     def explain(self, matrix: FeatureMatrix, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """The same verdicts in the same order; learns from the rows that nobody speaks of."""
+        """The same verdicts (by `end_ns`) in the same order; learns from rows that nobody speaks of."""
         ...
 
 
@@ -136,9 +136,9 @@ class Pipeline:
             return []
         self.n_rows += len(matrix)
         verdicts = [v for detector in self.detectors for v in detector.judge(matrix)]
+        verdicts.sort(key=lambda v: v.end_ns)  # stable: within a slice the detectors' order stays
         if self.explainer is not None:
             verdicts = self.explainer.explain(matrix, verdicts)
-        verdicts.sort(key=lambda v: v.end_ns)  # stable: within a slice the detectors' order stays
         return self.policy.consider(verdicts, int(matrix.end_ns.max()))
 
     def push(self, batch: FrameBatch) -> list[Alert]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from agent.records import MAC_HI, NOBODY, Endpoint, Fact, FeatureMatrix, Verdict
 from agent.score.bundle import check_schema
-from agent.score.explain import telling_features
+from agent.score.explain import MAX_FACTS, Reasons
 from agent.score.rules import SPOOFED_SOURCES
 
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 MAX_VERDICTS = 512
 """A slice: far above what a ward's attack needs (its victims and its sources), far below what would delay."""
 
-MAX_EXPLAINED = 8
-"""Verdicts a slice whose facts are searched for, at about 0.2 ms each; the others tell their kind's own figures."""
-
-MAX_FACTS = 4
+MAX_EXPLAINED = 64
+"""Verdicts a slice whose reasons can be asked for, at a kilobyte each; the others tell their kind's own figures."""
 
 
 FLOOD_NOW = 10
@@ -160,7 +158,7 @@ class BoostingDetector:
         tells: Mapping[str, Tell] = TELLS,
         max_explained: int = MAX_EXPLAINED,
     ) -> None:
-        """`max_explained`: verdicts a slice whose facts are searched for."""
+        """`max_explained`: verdicts a slice whose reasons can be asked for."""
         self.bundle = bundle
         self._max_explained = max_explained
         self._tells = tells
@@ -241,6 +239,7 @@ class BoostingDetector:
             end_ns = int(matrix.end_ns[row])
             explained[end_ns] += 1
             is_spoofed = bool(spoofed[k]) and not role.is_attacker
+            own = self._own_figures(matrix, int(row), kind, role)
             verdicts.append(
                 Verdict(
                     detector=self.name,
@@ -258,13 +257,10 @@ class BoostingDetector:
                     count=role.count,
                     count_window_s=role.count_window_s,
                     ports=_ports(matrix, int(row), is_attacker=role.is_attacker),
-                    facts=self._facts(
-                        matrix,
-                        int(row),
-                        kind,
-                        role,
-                        search=explained[end_ns] <= self._max_explained,
-                    ),
+                    facts=_facts(matrix, int(row), own),
+                    why=self._why(matrix, int(row), own)
+                    if explained[end_ns] <= self._max_explained
+                    else None,
                 )
             )
         return verdicts
@@ -325,32 +321,39 @@ class BoostingDetector:
         )
         return [attackers[key] > 1 for key in keys]
 
-    def _facts(
-        self, matrix: FeatureMatrix, row: int, kind: str, role: _Roles, *, search: bool
-    ) -> tuple[Fact, ...]:
-        """The kind's own figures of this role, then what moved the gate's sum most."""
+    def _own_figures(
+        self, matrix: FeatureMatrix, row: int, kind: str, role: _Roles
+    ) -> tuple[int, ...]:
+        """Columns of the kind's own figures of this role that are not 0."""
         tell = self._tells[kind]
         index = matrix.schema.index
-        columns = [index[name] for name in (tell.attacker if role.is_attacker else tell.victim)]
-        columns = [c for c in columns if matrix.values[row, c]]
-        if search:
-            columns += telling_features(
-                self.bundle.gate,
-                matrix.values[row],
-                self.bundle.benign_median,
-                self.bundle.gate_features,
-                n_most=MAX_FACTS,
-            )
-        distinct = list(dict.fromkeys(columns))[:MAX_FACTS]
-        names = [matrix.schema.features[c].name for c in distinct]
-        return tuple(
-            Fact(feature=name, value=float(matrix.values[row, c]))
-            for name, c in zip(names, distinct, strict=True)
+        columns = (index[name] for name in (tell.attacker if role.is_attacker else tell.victim))
+        return tuple(c for c in columns if matrix.values[row, c])
+
+    def _why(self, matrix: FeatureMatrix, row: int, own: tuple[int, ...]) -> Reasons:
+        """What moved the gate's sum, to be worked out if somebody is told."""
+        bundle = self.bundle
+        return Reasons(
+            schema=matrix.schema,
+            gate=bundle.gate,
+            threshold=bundle.manifest.gate.threshold,
+            row=matrix.values[row].copy(),
+            own=own,
+            columns=bundle.gate_features,
+            training=bundle.benign_median,
         )
 
     @staticmethod
     def _figure(matrix: FeatureMatrix, row: int, names: tuple[str, ...]) -> float:
         return float(sum(matrix.values[row, matrix.schema.index[name]] for name in names))
+
+
+def _facts(matrix: FeatureMatrix, row: int, columns: Sequence[int]) -> tuple[Fact, ...]:
+    """The row's own figures, without anything beside them."""
+    return tuple(
+        Fact(feature=matrix.schema.features[c].name, value=float(matrix.values[row, c]))
+        for c in columns[:MAX_FACTS]
+    )
 
 
 def _host(matrix: FeatureMatrix, row: int) -> Endpoint:

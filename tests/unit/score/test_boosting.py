@@ -12,8 +12,9 @@ from agent.features.ip_schema import SCHEMA
 from agent.features.schema import Schema
 from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Endpoint
 from agent.score import boosting
-from agent.score.boosting import MAX_EXPLAINED, MAX_FACTS, MAX_VERDICTS, TELLS, BoostingDetector
+from agent.score.boosting import MAX_EXPLAINED, MAX_VERDICTS, TELLS, BoostingDetector
 from agent.score.bundle import Bundle, load_bundle
+from agent.score.explain import MAX_FACTS
 from agent.score.rules import SPOOFED_SOURCES
 from tests.support.bundles import CLASSES, loud, matrix_of, quantised_model, signed_bundle, traffic
 
@@ -123,22 +124,27 @@ def test_a_flood_of_fin_is_told_by_its_packets(bundle: Bundle) -> None:
     assert not detector._goes_on(matrix_of([loud(in_packets_1s=4)]), 0, "tcp_flood")
 
 
-def test_facts_are_the_rows_own_figures_most_telling_first(bundle: Bundle) -> None:
+def test_facts_are_the_rows_own_figures_and_the_reasons_go_further(bundle: Bundle) -> None:
     (verdict,) = BoostingDetector(bundle).judge(matrix_of([loud(**SYN_AT_VICTIM)]))
-    facts = {f.feature: f.value for f in verdict.facts}
-    assert verdict.facts[0].feature == "in_tcp_syn_1s"
-    assert facts["in_tcp_syn_1s"] == 400
-    assert len(verdict.facts) <= MAX_FACTS
+    assert [(f.feature, f.value) for f in verdict.facts] == [("in_tcp_syn_1s", 400)]
+    assert verdict.why is not None
+    reasons = verdict.why.facts()
+    assert reasons[0].feature == "in_tcp_syn_1s"
+    assert 1 <= len(reasons) <= MAX_FACTS
     row = loud(**SYN_AT_VICTIM)
-    assert all(row[SCHEMA.index[name]] == value for name, value in facts.items())
+    for fact in reasons:
+        column = SCHEMA.index[fact.feature]
+        assert fact.value == row[column]
+        assert (fact.normal, fact.normal_of) == (bundle.benign_median[column], "training")
 
 
-def test_every_verdict_has_facts_also_those_beyond_the_search(bundle: Bundle) -> None:
+def test_every_verdict_has_facts_also_those_without_reasons(bundle: Bundle) -> None:
     verdicts = BoostingDetector(bundle).judge(
         matrix_of([loud(**SYN_AT_VICTIM)] * (MAX_EXPLAINED + 5))
     )
     assert len(verdicts) == MAX_EXPLAINED + 5
     assert all(v.facts and v.facts[0].value == 400 for v in verdicts)
+    assert [v.why is None for v in verdicts].count(True) == 5
 
 
 def test_verdicts_a_slice_are_bounded_and_the_rest_is_counted(bundle: Bundle) -> None:
