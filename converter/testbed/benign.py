@@ -27,7 +27,7 @@ class Event:
     """It would end an attack that is under way: never during attacks."""
 
 
-def _play(host: Host, what: str, limit_s: float, /, **options: object) -> Command:
+def play(host: Host, what: str, limit_s: float, /, **options: object) -> Command:
     """A one-off action of `devices.py` on a host."""
     text = msgspec.json.encode({"profile": what, **options}).decode()
     return Command(
@@ -45,7 +45,7 @@ def _firmware(rng: Random, ward: Ward) -> list[Command]:
     hosts = rng.sample(ward.of("device"), rng.choice((1, 1, 3)))
     path = rng.choice(("/firmware-small.bin", "/firmware.bin"))
     return [
-        _play(h, "fetch", 30, web=ward.named("web").ip, web_port=ward.web_port, path=path)
+        play(h, "fetch", 30, web=ward.named("web").ip, web_port=ward.web_port, path=path)
         for h in hosts
     ]
 
@@ -55,8 +55,8 @@ def _bulk_tcp(rng: Random, ward: Ward) -> list[Command]:
     archive, station = ward.named("archive"), ward.named("station0")
     port, size = rng.randrange(5000, 6000), rng.choice((1_000_000, 4_000_000))
     return [
-        _play(archive, "sink", 25, kind="tcp", port=port),
-        _play(
+        play(archive, "sink", 25, kind="tcp", port=port),
+        play(
             station, "bulk", 25, dst=archive.ip, port=port, size=size, rate=rng.choice((0.0, 600.0))
         ),
     ]
@@ -69,8 +69,8 @@ def _stream_udp(rng: Random, ward: Ward) -> list[Command]:
     port, rate = rng.randrange(5004, 6000), rng.choice((100.0, 300.0, 600.0))
     seconds = rng.uniform(5, 12)
     return [
-        _play(archive, "sink", seconds + 8, kind="udp", port=port),
-        _play(
+        play(archive, "sink", seconds + 8, kind="udp", port=port),
+        play(
             source,
             "stream",
             seconds + 8,
@@ -87,7 +87,7 @@ def _monitoring(rng: Random, ward: Ward) -> list[Command]:
     """Network management asks every host that it knows: echo, then one TCP connection to a server's port."""
     hosts = [h.ip for h in ward.hosts if not h.routed and h.role not in {"nms", "attacker"}]
     return [
-        _play(
+        play(
             ward.named("nms"),
             "poll",
             40,
@@ -104,7 +104,7 @@ def _monitoring(rng: Random, ward: Ward) -> list[Command]:
 def _dhcp_burst(rng: Random, ward: Ward) -> list[Command]:
     """After a power cut several hosts ask for an address in the same second."""
     hosts = rng.sample(ward.of("device", "station", "archive"), min(5, len(ward.of("device"))))
-    return [_play(h, "dhcp", 12, mac=h.mac) for h in hosts]
+    return [play(h, "dhcp", 12, mac=h.mac) for h in hosts]
 
 
 def _arp_burst(rng: Random, ward: Ward) -> list[Command]:
@@ -113,7 +113,7 @@ def _arp_burst(rng: Random, ward: Ward) -> list[Command]:
     known = [
         h.ip for h in ward.hosts if not h.routed and h.name != host.name and h.role != "attacker"
     ]
-    return [_play(host, "wake", 10, targets=rng.sample(known, min(10, len(known))))]
+    return [play(host, "wake", 10, targets=rng.sample(known, min(10, len(known))))]
 
 
 def _failover(rng: Random, ward: Ward) -> list[Command]:
@@ -122,8 +122,8 @@ def _failover(rng: Random, ward: Ward) -> list[Command]:
     address = next(a for n in range(253, 2, -1) if (a := f"{ward.subnet}.{n}") not in taken)
     first, second = ward.named("web"), ward.named("archive")
     return [
-        _play(first, "hold", 12, address=address, mac=first.mac, wait=0.0, seconds=5.0),
-        _play(
+        play(first, "hold", 12, address=address, mac=first.mac, wait=0.0, seconds=5.0),
+        play(
             second, "hold", 16, address=address, mac=second.mac, wait=rng.uniform(5, 6), seconds=5.0
         ),
     ]
@@ -132,7 +132,7 @@ def _failover(rng: Random, ward: Ward) -> list[Command]:
 def _page_storm(rng: Random, ward: Ward) -> list[Command]:
     """A station opens a dashboard with many parts: a burst of short HTTP connections."""
     return [
-        _play(
+        play(
             h,
             "pages",
             15,
@@ -147,7 +147,7 @@ def _page_storm(rng: Random, ward: Ward) -> list[Command]:
 def _backlog(rng: Random, ward: Ward) -> list[Command]:
     """A device that was out of reach delivers its stored readings in one burst."""
     return [
-        _play(
+        play(
             rng.choice(ward.of("device")),
             "backlog",
             15,

@@ -5,81 +5,19 @@ glucose meter sleeps and speaks once a minute. They send invented figures and ne
 process runs until SIGTERM; an action of `actions.py` (profiles that are no device) ends by itself.
 """
 
-import http.client
 import json
 import random
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 
-from converter.testbed import actions
-
-Options = dict[str, Any]
-
-STOP = threading.Event()
-
-
-def nap(seconds: float) -> bool:
-    """Sleep; False when the process has been told to end."""
-    return not STOP.wait(seconds)
-
-
-def payload(rng: random.Random, size: int) -> bytes:
-    """Made-up readings, about `size` bytes of JSON."""
-    values = [rng.randrange(40, 180) for _ in range(max(1, size // 5))]
-    return json.dumps({"seq": rng.randrange(10**6), "v": values}).encode()
-
-
-def broker(
-    o: Options,
-    rng: random.Random,
-    *,
-    keep_alive: int = 60,
-    version: MQTTProtocolVersion | None = None,
-) -> mqtt.Client:
-    """A connected client whose network loop runs in a thread; it looks the broker's name up first."""
-    protocol = version or rng.choice(
-        (MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5)
-    )
-    c = mqtt.Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=f"{o['profile']}-{rng.randrange(10**6)}",
-        protocol=protocol,
-    )
-    c.reconnect_delay_set(1, 4)
-    c.max_queued_messages_set(200)
-    if o["tls"]:
-        context = ssl.create_default_context(cafile=o["ca"])
-        c.tls_set_context(context)
-    while not STOP.is_set():
-        try:
-            c.connect(
-                o["broker6"] if o["v6"] else o["broker"],
-                o["tls_port"] if o["tls"] else o["port"],
-                keep_alive,
-            )
-            break
-        except OSError:
-            nap(rng.uniform(0.5, 2))
-    c.loop_start()
-    return c
-
-
-def http_call(o: Options, method: str, path: str, body: bytes | None = None) -> None:
-    """One request on a connection of its own."""
-    connection = http.client.HTTPConnection(o["web"], o["web_port"], timeout=5)
-    with suppress(OSError, http.client.HTTPException):
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        connection.getresponse().read()
-    connection.close()
+from converter.testbed import actions, actions_hard, devices_clinical
+from converter.testbed.device_kit import STOP, Options, broker, http_call, nap, payload
 
 
 def monitor(o: Options, rng: random.Random) -> None:
@@ -242,9 +180,13 @@ PROFILES: dict[str, Callable[[Options, random.Random], None]] = {
         camera,
         laptop,
         nms,
+        *devices_clinical.PROFILES,
     )
 }
 """What `Host.profile` may say."""
+
+
+ACTIONS = actions.ACTIONS | actions_hard.ACTIONS
 
 
 def main() -> None:
@@ -252,11 +194,15 @@ def main() -> None:
     o: Options = json.loads(sys.argv[1])
     signal.signal(signal.SIGTERM, lambda *_: STOP.set())
     signal.signal(signal.SIGINT, lambda *_: STOP.set())
-    if o["profile"] in actions.ACTIONS:
-        actions.ACTIONS[o["profile"]](o, STOP)
+    if o["profile"] in ACTIONS:
+        ACTIONS[o["profile"]](o, STOP)
         return
     rng = random.Random(o["seed"])
     nap(rng.uniform(0, o["stagger_s"]))
+    if o.get("dhcp"):
+        actions.dhcp({"mac": o["dhcp"]}, STOP)
+    if o.get("snmp"):
+        threading.Thread(target=devices_clinical.snmp_agent, daemon=True).start()
     PROFILES[o["profile"]](o, rng)
 
 

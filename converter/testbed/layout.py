@@ -14,6 +14,9 @@ DEVICE_KINDS = ("monitor", "ventilator", "pump", "oximeter", "glucose", "bed")
 EXTRA_KINDS = (*DEVICE_KINDS, "hl7", "camera", "laptop", "monitor", "pump", "bed")
 """What fills a ward up beyond those; the commoner ones twice."""
 
+LATER_FIELDS: dict[str, object] = {"snmp": False, "version": 1, "dicom_port": 0}
+"""Fields that came after the first recordings, with their defaults: a run's digest leaves those out."""
+
 _OUIS = ("00a037", "0009fb", "b827eb", "dca632", "001b21", "3c5ab4", "acde48", "08d1f9", "48b02d")
 """Vendor prefixes as a ward has them, plus the locally administered ones that are drawn."""
 
@@ -24,7 +27,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """Short, unique in the ward; also the DNS name under `ward.test`."""
     role: str
-    """`gateway broker web station device nms archive attacker clinic`."""
+    """`gateway broker web station device nms archive attacker clinic`; wide wards: `remote scanner` too."""
     profile: str = ""
     """What `devices.py` plays here; empty: nothing."""
     mac: str
@@ -36,6 +39,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool = False
     v6: bool = False
     """Reaches the broker over TLS; over IPv6."""
+    snmp: bool = False
+    """Answers network management on UDP port 161."""
 
 
 class Ward(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +62,18 @@ class Ward(msgspec.Struct, frozen=True, kw_only=True):
     offloads: bool
     reachable_ms: int
     """`base_reachable_time_ms` of every host: how soon ARP entries go stale."""
+    version: int = 1
+    """2: a wide ward (`layout_wide`), with bridges for the routed subnet and for roaming."""
+    dicom_port: int = 0
+    """Where the archive takes images; 0: it does not."""
 
     def named(self, name: str) -> Host:
         """The host of that name."""
         return next(h for h in self.hosts if h.name == name)
+
+    def port_of(self, name: str) -> str:
+        """The bridge port (in the gateway's namespace) that leads to a host."""
+        return f"v{[h.name for h in self.hosts if h.name != 'gw'].index(name)}"
 
     def of(self, *roles: str) -> list[Host]:
         """The hosts of these roles, in order."""
@@ -86,7 +99,7 @@ def draw_ward(rng: Random, *, devices: int, offloads: bool, tls: bool, ipv6: boo
                 name=name,
                 role=role,
                 profile=profile,
-                mac=_mac(rng),
+                mac=draw_mac(rng),
                 ip=f"{subnet}.{number}",
                 ip6=f"{prefix6}{number:x}" if prefix6 else "",
                 tls=tls,
@@ -112,7 +125,7 @@ def draw_ward(rng: Random, *, devices: int, offloads: bool, tls: bool, ipv6: boo
         Host(
             name="clinic",
             role="clinic",
-            mac=_mac(rng),
+            mac=draw_mac(rng),
             ip=f"{clinic}.{rng.randrange(2, 250)}",
             routed=True,
         )
@@ -132,7 +145,7 @@ def draw_ward(rng: Random, *, devices: int, offloads: bool, tls: bool, ipv6: boo
     )
 
 
-def _mac(rng: Random) -> str:
+def draw_mac(rng: Random) -> str:
     """A unicast MAC address, under a vendor's prefix or locally administered."""
     if rng.random() < 0.7:
         head = bytes.fromhex(rng.choice(_OUIS))

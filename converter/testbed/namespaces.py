@@ -27,6 +27,18 @@ _ETC = Path("/etc/netns")
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
+_MORE_BRIDGES = [
+    "link add br1 type bridge stp_state 0 mcast_snooping 0",
+    "link add br2 type bridge stp_state 0 mcast_snooping 0",
+    "link add u0 type veth peer name u1",
+    "link set u0 master br0 up",
+    "link set u1 master br2 up",
+    "link set br1 up",
+    "link set br2 up",
+]
+"""A wide ward's: `br1` for the routed subnet; `br2`, a second switch behind `br0`, to which devices roam."""
+
+
 class TestbedError(AgentError):
     """The testbed cannot build or run a ward; the message is the one line that a user sees."""
 
@@ -154,12 +166,16 @@ class Namespaces:
             "link set lo up",
             f"link add br0 address {gateway.mac} type bridge stp_state 0 mcast_snooping 0",
         ]
+        wide = self.ward.version > 1
+        lines += _MORE_BRIDGES if wide else []
+        lines += [f"addr add {self.ward.clinic}.1/24 dev br1"] if wide else []
         for i, h in enumerate(h for h in hosts if h.name != "gw"):
             lines.append(
                 f"link add v{i} type veth peer name eth0 address {h.mac} netns {self.netns(h.name)}"
             )
-            lines += [f"link set v{i} up"] if h.routed else [f"link set v{i} master br0 up"]
-            lines += [f"addr add {self.ward.clinic}.1/24 dev v{i}"] if h.routed else []
+            lines += [self._port(i, h)]
+            if h.routed and not wide:
+                lines += [f"addr add {self.ward.clinic}.1/24 dev v{i}"]
         lines += [
             "link set br0 up",
             f"addr add {gateway.ip}/24 dev br0",
@@ -167,6 +183,8 @@ class Namespaces:
         ]
         lines += [f"addr add {gateway.ip6}/64 dev br0 nodad"] if gateway.ip6 else []
         self._batch("gw", lines)
+        for link in ("br2", "u0", "u1") if wide else ():
+            self.run("gw", f"echo 1 > /proc/sys/net/ipv6/conf/{link}/disable_ipv6")
         self.run(
             "gw",
             "echo 1 > /proc/sys/net/ipv4/ip_forward; "
@@ -189,6 +207,12 @@ class Namespaces:
             self._batch(
                 "out1", ["link set lo up", "addr add 203.0.113.2/24 dev e0", "link set e0 up"]
             )
+
+    def _port(self, i: int, h: Host) -> str:
+        """The command that puts a host's port where it belongs."""
+        if not h.routed:
+            return f"link set v{i} master br0 up"
+        return f"link set v{i} master br1 up" if self.ward.version > 1 else f"link set v{i} up"
 
     def _host(self, h: Host, gateway: Host) -> None:
         via = f"{self.ward.clinic}.1" if h.routed else gateway.ip

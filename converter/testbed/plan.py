@@ -2,6 +2,12 @@
 
 In: a TOML file. Out: a `Plan`. Raises `ConfigError` with the dotted path of the key that is wrong.
 Two plans that are equal expand to equal runs (`schedule.expand`): nothing here asks a clock or chance.
+
+`ward = 2` in a group switches on the wider ward: more kinds of devices (ECG patch, nurse call, DICOM, HL7 over MLLP),
+a scanner, devices behind the router, and every benign event of `benign_hard.HARD_EVENTS`, dealt round and round, so
+that `benign_events` may exceed their number. Without it a group draws what it always drew. `events` names the benign
+events to deal; left out, ward 2 deals all but `vulnerability-scan`: only the site's word (its role and window) tells
+that one from an attack, so a training plan has no use for it. Set `devices = [10, 14]` or so: ten kinds come first.
 """
 
 import re
@@ -13,6 +19,7 @@ from typing import Annotated
 import msgspec
 
 from agent.errors import ConfigError
+from converter.testbed.benign_hard import WARD2_EVENTS
 from converter.testbed.variants import KINDS, VARIANTS
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -50,6 +57,10 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Share of runs in which part of the devices speak MQTT over TLS."""
     ipv6_share: Share = 0.3
     """Share of runs in which part of the devices reach the broker over IPv6."""
+    ward: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    """2: the wider ward, its device kinds and benign events; 1: as the first plans drew it."""
+    events: list[str] = []
+    """Only these benign events (`ward = 2`); empty: all but `vulnerability-scan`."""
     active_attackers_share: Share = 0.6
     """Share of runs in which attacker hosts behave as ordinary laptops between their attacks."""
 
@@ -102,6 +113,9 @@ def _check(plan: Plan) -> None:
         _check_names(f"{at}.kinds", g.kinds, KINDS)
         for key in ("variants", "exclude"):
             _check_names(f"{at}.{key}", getattr(g, key), [v.name for v in VARIANTS])
+        _check_names(f"{at}.events", g.events, [e.name for e in WARD2_EVENTS])
+        if g.events and g.ward == 1:
+            raise ConfigError(f"{at}.events", "needs ward = 2")
         if g.episodes[1] and not choices(g):
             raise ConfigError(f"{at}.variants", "no variant is left for these kinds")
 

@@ -19,11 +19,21 @@ import msgspec
 
 from converter.testbed import benign, services
 from converter.testbed.attacks import Command
-from converter.testbed.layout import Host
+from converter.testbed.benign_hard import POWER_CUT, READDRESS, SCAN
+from converter.testbed.layout import Host, Ward
 from converter.testbed.namespaces import Namespaces, TestbedError
 from converter.testbed.schedule import TAIL_S, RunSpec, Step
 
 _TICK_S = 0.03
+_ROLES = {
+    "scanner": ("scanner",),
+    "nms": ("nms",),
+    "dhcp_server": ("gateway",),
+    "gateway": ("gateway",),
+    "broker": ("broker",),
+}
+"""Role of the site: roles of the ward's hosts."""
+
 _PATIENCE_S = 13.0
 """After the stop signal: arpspoof takes 10 s to put the truth back."""
 
@@ -92,8 +102,22 @@ def record_run(
         "cold_start": spec.cold_start,
         "active_attackers": spec.active_attackers,
         "ward": spec.ward,
+        "roles": roles(spec.ward, play.happened),
         "happened": play.happened,
     }
+
+
+def roles(ward: Ward, happened: list[Happened]) -> dict[str, list[dict[str, object]]]:
+    """What the site would say of its own hosts: role to hosts; a scanner's with its windows [ns, wall time]."""
+    windows = [[h.began_ns, h.ended_ns] for h in happened if h.step.name == SCAN]
+    out: dict[str, list[dict[str, object]]] = {}
+    for role, names in _ROLES.items():
+        for h in ward.of(*names):
+            entry: dict[str, object] = {"host": h.name, "ip": h.ip, "mac": h.mac}
+            out.setdefault(role, []).append(
+                entry | ({"windows": windows} if role == "scanner" else {})
+            )
+    return out
 
 
 def _sha256(path: Path) -> str:
@@ -113,6 +137,8 @@ class _Play:
         self.running: list[_Running] = []
         self.rng = Random(f"{spec.seed}/{spec.run}/devices")
         self.start = 0.0
+        self.powered_off: list[tuple[float, int, Step, list[Host]]] = []
+        """When power comes back (monotonic), when it went (wall, ns), whose it is."""
         self.broker: subprocess.Popen[bytes] | None = None
 
     def whole(self, pcap: Path) -> dict[str, int]:
@@ -139,13 +165,17 @@ class _Play:
             if h.profile and (h.role != "attacker" or self.spec.active_attackers):
                 self._start_device(h)
 
-    def _start_device(self, h: Host) -> None:
+    def _start_device(self, h: Host, *, stagger_s: float = 2.5, dhcp: bool = False) -> None:
         ward = self.spec.ward
         broker = ward.named("broker")
         options = {
             "profile": h.profile,
             "seed": self.rng.randrange(2**31),
-            "stagger_s": 2.5,
+            "stagger_s": stagger_s,
+            "dhcp": h.mac if dhcp else "",
+            "snmp": h.snmp,
+            "dicom_port": ward.dicom_port,
+            "agents": [x.ip for x in ward.hosts if x.snmp],
             "tls": h.tls,
             "v6": h.v6,
             "broker": "broker.ward.test",
@@ -157,7 +187,9 @@ class _Play:
             "web_port": ward.web_port,
             "archive": ward.named("archive").ip,
             "gateway": ward.named("gw").ip,
-            "hosts": [x.ip for x in ward.hosts if x.role not in {"nms", "attacker", "clinic"}],
+            "hosts": [
+                x.ip for x in ward.hosts if x.role not in {"nms", "attacker", "clinic", "scanner"}
+            ],
         }
         argv = [
             "{python}",
@@ -174,6 +206,7 @@ class _Play:
         attack_free_s = 0.0
         while True:
             now = time.monotonic() - self.start
+            self._power_back()
             for r in [r for r in self.running if self._over(r)]:
                 self._finish(r)
                 if r.step.lane == "attack":
@@ -199,8 +232,9 @@ class _Play:
 
     def _begin(self, step: Step) -> None:
         """Quiet the attackers' ordinary life, then start every command of the step."""
-        if step.commands and step.commands[0].argv == [benign.RESTART_BROKER]:
-            self._restart_broker(step)
+        special = _SPECIAL.get(step.commands[0].argv[0]) if step.commands else None
+        if special is not None:
+            special(self, step)
             return
         for name in step.attackers:
             if name in self.devices:
@@ -263,11 +297,8 @@ class _Play:
             for h in hosts:
                 self._start_device(h)
 
-    def _restart_broker(self, step: Step) -> None:
-        began_ns = time.time_ns()
-        if self.broker is not None:
-            self.ns.end(self.broker)
-        self.broker = services.start_broker(self.ns)
+    def _note(self, step: Step, began_ns: int) -> None:
+        """What the recorder itself did."""
         self.happened.append(
             Happened(
                 step=step,
@@ -278,6 +309,62 @@ class _Play:
                 attacker_macs=[],
             )
         )
+
+    def _restart_broker(self, step: Step) -> None:
+        began_ns = time.time_ns()
+        if self.broker is not None:
+            self.ns.end(self.broker)
+        self.broker = services.start_broker(self.ns)
+        self._note(step, began_ns)
+
+    def _power_cut(self, step: Step) -> None:
+        """Devices and stations die where they stand; `_power_back` wakes them."""
+        hosts = [h for h in self.spec.ward.of("device", "station") if h.name in self.devices]
+        began_ns = time.time_ns()
+        for h in hosts:
+            self.ns.tell(self.devices[h.name], "KILL")
+        for h in hosts:
+            self.ns.end(self.devices.pop(h.name), stop="KILL")
+        off_s = float(step.commands[0].argv[1])
+        self.powered_off.append((time.monotonic() + off_s, began_ns, step, hosts))
+
+    def _power_back(self) -> None:
+        """Those whose power is back start together, knowing no neighbour and asking for their address."""
+        for entry in [e for e in self.powered_off if e[0] <= time.monotonic()]:
+            self.powered_off.remove(entry)
+            _, began_ns, step, hosts = entry
+            for h in hosts:
+                self.ns.run(h.name, "ip neigh flush dev eth0")
+                self._start_device(h, stagger_s=0.5, dhcp=not h.routed)
+            self._note(step, began_ns)
+
+    def _readdress(self, step: Step) -> None:
+        """A device stops, takes another address of the subnet, says so by ARP, and starts again."""
+        (command,) = step.commands
+        host, new = self.spec.ward.named(command.host), command.argv[1]
+        began_ns = time.time_ns()
+        if host.name in self.devices:
+            self.ns.end(self.devices.pop(host.name))
+        gateway = self.spec.ward.named("gw").ip
+        told = msgspec.json.encode(
+            {"profile": "hello", "wait": 0, "address": new, "mac": host.mac, "times": 2}
+        ).decode()
+        self.ns.run(
+            host.name,
+            f"ip -4 addr flush dev eth0; ip addr add {new}/24 dev eth0; "
+            f"ip route add default via {gateway}",
+        )
+        self.ns.start(host.name, ["{python}", "-m", "converter.testbed.devices", told])
+        self._start_device(host, stagger_s=0.5)
+        self._note(step, began_ns)
+
+
+_SPECIAL = {
+    benign.RESTART_BROKER: _Play._restart_broker,  # noqa: SLF001  its own table
+    POWER_CUT: _Play._power_cut,  # noqa: SLF001
+    READDRESS: _Play._readdress,  # noqa: SLF001
+}
+"""Events that are no command: what the recorder does for them."""
 
 
 def _due(waiting: list[Step], now: float, *, attack: bool) -> list[Step]:

@@ -12,7 +12,9 @@ import msgspec
 
 from converter.testbed.attacks import Command
 from converter.testbed.benign import EVENTS
-from converter.testbed.layout import Host, Ward, draw_ward
+from converter.testbed.benign_hard import SCAN, WARD2_EVENTS
+from converter.testbed.layout import LATER_FIELDS, Host, Ward, draw_ward
+from converter.testbed.layout_wide import draw_wide_ward
 from converter.testbed.plan import Group, Plan, choices
 from converter.testbed.variants import variant
 
@@ -59,7 +61,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """16 hex digits over everything that the run is made of."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+        raw = msgspec.to_builtins(self)
+        for part in (raw["ward"], *raw["ward"]["hosts"]):
+            for name, default in LATER_FIELDS.items():
+                if part.get(name) == default:
+                    part.pop(name, None)  # so that what was recorded before them stays valid
+        return hashlib.sha256(msgspec.json.encode(raw)).hexdigest()[:16]
 
 
 def expand(plan: Plan, seed: int | None = None) -> list[RunSpec]:
@@ -111,7 +118,8 @@ def _run(
         return (number * 7 + salt) % 20 < value * 20
 
     duration_s = round(rng.uniform(*group.duration_s), 1)
-    ward = draw_ward(
+    draw = draw_wide_ward if group.ward == 2 else draw_ward
+    ward = draw(
         rng,
         devices=rng.randint(*group.devices),
         offloads=share(group.offload_share, 3),
@@ -169,10 +177,31 @@ def _events(
 ) -> Iterator[Step]:
     """Benign events at any time; those that would end an attack only where no attack is."""
     n = rng.randint(*group.benign_events)
+    if group.ward == 2:
+        yield from _dealt_events(group, rng, ward, duration_s, n, attacks)
+        return
     pool = [e for e in EVENTS if not (e.disturbs and attacks)]
     picked = rng.sample(pool, min(n, len(pool)))
     times = sorted(rng.uniform(6, max(7, duration_s - 12)) for _ in picked)
     for event, t in zip(picked, times, strict=True):
+        yield Step(
+            start_s=round(t, 3), lane="benign", name=event.name, commands=event.build(rng, ward)
+        )
+
+
+def _dealt_events(
+    group: Group, rng: Random, ward: Ward, duration_s: float, n: int, attacks: list[Step]
+) -> Iterator[Step]:
+    """`n` events of the wider ward, each before any comes again, spread over the run."""
+    names = group.events or [e.name for e in WARD2_EVENTS if e.name != SCAN]
+    pool = [e for e in WARD2_EVENTS if e.name in names and not (e.disturbs and attacks)]
+    deck: list[int] = []
+    last_s = max(7.0, duration_s - 20)
+    for i in range(n if pool else 0):
+        if not deck:
+            deck = rng.sample(range(len(pool)), len(pool))
+        event = pool[deck.pop()]
+        t = 6 + (i + rng.random()) * (last_s - 6) / n
         yield Step(
             start_s=round(t, 3), lane="benign", name=event.name, commands=event.build(rng, ward)
         )

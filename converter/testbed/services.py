@@ -109,6 +109,8 @@ def start_dns(ns: Namespaces) -> None:
     for h in ward.hosts:
         addresses = f"{h.ip},{h.ip6}" if h.ip6 else h.ip
         argv.append(f"--host-record={h.name}.ward.test,{addresses}")
+        if ward.version > 1 and not h.routed and h.role != "attacker":
+            argv.append(f"--dhcp-host={h.mac},{h.ip}")  # its own address, when it asks or renews
     process = ns.start("gw", argv)
     _wait_listening("gw", 53, process)
 

@@ -41,10 +41,12 @@ def connect(
     return packet(0x10, body)
 
 
-def publish(topic: str | bytes, payload: bytes, *, qos: int = 0, packet_id: int = 1) -> bytes:
-    """A PUBLISH below MQTT 5."""
+def publish(
+    topic: str | bytes, payload: bytes, *, qos: int = 0, packet_id: int = 1, dup: bool = False
+) -> bytes:
+    """A PUBLISH below MQTT 5; `dup`: it is sent again."""
     middle = struct.pack("!H", packet_id) if qos else b""
-    return packet(0x30 | qos << 1, text(topic) + middle + payload)
+    return packet(0x30 | dup << 3 | qos << 1, text(topic) + middle + payload)
 
 
 def checksum(data: bytes) -> int:
