@@ -27,8 +27,9 @@ import numpy as np
 
 from agent.decode.gather import gather, u16
 from agent.decode.mqtt_flows import CARRY_BYTES
-from agent.decode.mqtt_header import NAMES, REQUIRED_FLAGS_2
+from agent.decode.mqtt_header import NAMES
 from agent.decode.mqtt_text import any_of, bad_text, wildcards
+from agent.decode.mqtt_verdicts import judge_first_bytes
 from agent.records import MqttType, MqttViolation
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ BODY_BYTES = 128
 """Bytes of a body that are read; `CARRY_BYTES` less the largest fixed header, rounded down."""
 _SHORT = 40
 """Bytes of a PUBLISH's body read at first; longer topics take a second, wider look."""
+_BLOCK = 2048
+"""Bodies read at a time."""
 _MAX_FILTERS = 12
 """Filters of a SUBSCRIBE that are looked at."""
 _MAX_WIDE = 4096
@@ -96,32 +99,6 @@ class Fields:
             self.violation[at[self.violation[at] == 0]] = violation
 
 
-def _flag_tables() -> tuple[BoolArray, BoolArray]:
-    """Per first byte, whether its flags are wrong: in 3.1.1 and 5, and in any version."""
-    strict = np.zeros(256, bool)
-    any_version = np.zeros(256, bool)
-    for first in range(256):
-        kind, flags = first >> 4, first & 15
-        if kind in REQUIRED_FLAGS_2:
-            strict[first] = flags != 2
-            any_version[first] = flags & 6 != 2
-        elif kind == MqttType.PUBLISH:
-            strict[first] = flags & 14 == 8
-        elif kind != MqttType.RESERVED:
-            strict[first] = flags != 0
-    return strict, any_version
-
-
-_WRONG_FLAGS, _WRONG_FLAGS_ANY = _flag_tables()
-_CLIENT_ONLY = np.isin(
-    np.arange(16),
-    (MqttType.CONNECT, MqttType.SUBSCRIBE, MqttType.UNSUBSCRIBE, MqttType.PINGREQ),
-)
-_SERVER_ONLY = np.isin(
-    np.arange(16), (MqttType.CONNACK, MqttType.SUBACK, MqttType.UNSUBACK, MqttType.PINGRESP)
-)
-
-
 def read_fields(packets: Packets, context: Context) -> Fields:
     """Fields and violations; `context` then is what it is after these packets."""
     fields = Fields(len(packets.pos))
@@ -136,7 +113,7 @@ def read_fields(packets: Packets, context: Context) -> Fields:
     second = _levels(packets, fields, context, connect, opened.level)
     judged = bool(packets.synchronised.any())
     if judged:
-        _judge_headers(packets, fields, kind, second)
+        _judge_headers(packets, fields, second)
         opened.judge(packets, fields)
     for number, where in rows.items():
         reader = _READERS.get(MqttType(number))
@@ -230,9 +207,11 @@ def _levels(
     A CONNECT to the server sets the level from there on; a stream that begins with another packet has none.
     """
     flow = packets.flow
-    level = context.level[flow]
-    is_connect = (packets.first >> 4 == MqttType.CONNECT) & (packets.remaining >= 0)
-    second: BoolArray = is_connect & context.connected[flow] & ~packets.start
+    level = context.level.take(flow)
+    is_connect = np.zeros(len(flow), bool)
+    is_connect[connect] = True
+    second = np.zeros(len(flow), bool)
+    second[connect] = context.connected[flow[connect]] & ~packets.start[connect]
     # A CONNECT that names no level there is changes nothing but where it begins a stream.
     upward = packets.to_server[connect] & ((opened > 0) | packets.start[connect])
     new_level = np.zeros(len(flow), np.uint8)
@@ -248,7 +227,8 @@ def _levels(
         part = np.flatnonzero(touched[flow])
         part = part[np.argsort(flow[part], kind="stable")]
         _spread(packets, context, part, (sets, is_connect, new_level, level, second))
-    fields.level[~is_connect] = level[~is_connect]
+    level[connect] = fields.level[connect]  # as it stands there
+    fields.level = level
     return second
 
 
@@ -275,71 +255,78 @@ def _spread(
     context.connected[flow[end]] = is_connect[part[last[end]]]
 
 
-def _judge_headers(packets: Packets, fields: Fields, kind: U8, second: BoolArray) -> None:
+def _judge_headers(packets: Packets, fields: Fields, second: BoolArray) -> None:
     """What a first byte, a length, a direction or the place in the stream breaks."""
-    rows = np.flatnonzero(packets.synchronised)
-    level, first, kind = fields.level[rows], packets.first[rows], kind[rows]
-    to_server, second = packets.to_server[rows], second[rows]
-    known = level > 0
-    old = known & (level < 5)
-    fields.blame(rows, packets.remaining[rows] < 0, MqttViolation.REMAINING_LENGTH)
-    reserved = (kind == 0) | ((kind == MqttType.AUTH) & old)
-    fields.blame(rows, reserved, MqttViolation.RESERVED_TYPE)
-    publish = kind == MqttType.PUBLISH
-    fields.blame(rows, publish & (first & 6 == 6), MqttViolation.QOS)
-    strict = known & (level != 3)
-    wrong = np.where(strict, _WRONG_FLAGS[first], _WRONG_FLAGS_ANY[first])
-    fields.blame(rows, wrong, MqttViolation.FLAGS)
-    backward = np.where(to_server, _SERVER_ONLY[kind], _CLIENT_ONLY[kind])
-    backward |= (kind == MqttType.DISCONNECT) & ~to_server & old
-    fields.blame(rows, backward, MqttViolation.WRONG_DIRECTION)
-    early = packets.start[rows] & to_server & (kind != MqttType.CONNECT)
-    fields.blame(rows, early, MqttViolation.FIRST_NOT_CONNECT)
-    fields.blame(rows, second, MqttViolation.SECOND_CONNECT)
+    fields.violation = judge_first_bytes(packets.first, fields.level, packets.to_server)
+    fields.violation[packets.remaining < 0] = MqttViolation.REMAINING_LENGTH
+    early = np.flatnonzero(packets.start & packets.to_server)
+    early = early[packets.first[early] >> 4 != MqttType.CONNECT]
+    fields.blame(early, np.ones(len(early), bool), MqttViolation.FIRST_NOT_CONNECT)
+    again = np.flatnonzero(second)
+    fields.blame(again, np.ones(len(again), bool), MqttViolation.SECOND_CONNECT)
 
 
 def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
-    step = packets.synchronised.take(rows)
-    body, here = _body(packets, rows, _SHORT if step.any() else 8)
+    """In blocks of rows, so that what is read of the bodies stays in the processor's cache."""
+    judged = bool(packets.synchronised.take(rows).any())
+    wide, n_suspect = [], 0
+    for begin in range(0, len(rows), _BLOCK):
+        block = rows[begin : begin + _BLOCK]
+        body, here = _body(packets, block, _SHORT if judged else 2)
+        topic = u16(body, 0).astype(np.int64)
+        fields.topic_len[block] = np.where(here >= 2, topic, -1)
+        if not judged:
+            continue
+        long = topic + 5 > _SHORT
+        if long.any():
+            wide.append(block[long & packets.synchronised[block]])
+            short = np.flatnonzero(~long)
+            block, body, here = block[short], body.take(short, axis=0), here[short]
+        n_suspect += _judge_publish(packets, fields, block, (body, here), _MAX_WIDE - n_suspect)
+    rows = np.concatenate(wide)[:_MAX_WIDE] if wide else rows[:0]
+    if len(rows):
+        _judge_publish(packets, fields, rows, _body(packets, rows, BODY_BYTES), _MAX_WIDE)
+
+
+def _judge_publish(
+    packets: Packets, fields: Fields, rows: I64, read: tuple[U8, I64], most: int
+) -> int:
+    """Blame what is wrong with these bodies; how many topics were looked at letter by letter, at most `most`."""
+    body, here = read
     topic = u16(body, 0).astype(np.int64)
-    fields.topic_len[rows] = np.where(here >= 2, topic, -1)
-    if not step.any():
-        return
-    if not step.all():
-        rows, body, here, topic = rows[step], body[step], here[step], topic[step]
-    short = topic + 5 <= _SHORT
-    _judge_publish(packets, fields, rows[short], (body[short], here[short], topic[short]))
-    if not short.all():
-        rows, topic = rows[~short][:_MAX_WIDE], topic[~short][:_MAX_WIDE]
-        body, here = _body(packets, rows, BODY_BYTES)
-        _judge_publish(packets, fields, rows, (body, here, topic))
-
-
-def _judge_publish(packets: Packets, fields: Fields, rows: I64, read: tuple[U8, I64, I64]) -> None:
-    body, here, topic = read
-    remaining, level = packets.remaining[rows], fields.level[rows]
-    acknowledged = (packets.first[rows] & 6 != 0).astype(np.int64) * 2
+    remaining = packets.remaining.take(rows)
+    acknowledged = packets.first.take(rows) & np.uint8(6) != 0
     fields.blame(rows, remaining < 2, MqttViolation.BODY_LENGTH)
+    end = topic + 2
     whole = here >= 2
-    fields.blame(rows, whole & (topic + 2 > remaining), MqttViolation.TOPIC_LENGTH)
-    empty = whole & (topic == 0)
-    if empty.any():
-        properties = np.minimum(2 + acknowledged, body.shape[1] - 1)
-        alias = (here > properties) & (body[np.arange(len(rows)), properties] != 0)
-        alias |= here <= properties  # cut short: not to be said
-        fields.blame(rows, empty & (level > 0) & ((level < 5) | ~alias), MqttViolation.EMPTY_TOPIC)
-    end = np.minimum(topic + 2, here)
-    suspect = np.flatnonzero(any_of(body, end))[:_MAX_WIDE]
+    fields.blame(rows, whole & (end > remaining), MqttViolation.TOPIC_LENGTH)
+    empty = np.flatnonzero(whole & (topic == 0))
+    if len(empty):
+        properties = 2 + 2 * acknowledged[empty]
+        alias = (here[empty] > properties) & (body[empty, properties] != 0)
+        alias |= here[empty] <= properties  # cut short: not to be said
+        level = fields.level[rows[empty]]
+        wrong = (level > 0) & ((level < 5) | ~alias)
+        fields.blame(rows[empty], wrong, MqttViolation.EMPTY_TOPIC)
+    seen = np.minimum(end, here)
+    suspect = np.flatnonzero(any_of(body, seen))[:most]
     if len(suspect):
         two = np.full(len(suspect), 2, np.int64)
-        wild, _ = wildcards(body[suspect], two, end[suspect])
+        text = body.take(suspect, axis=0)
+        wild, _ = wildcards(text, two, seen[suspect])
         fields.blame(rows[suspect], wild, MqttViolation.TOPIC_WILDCARD)
-        whole_topic = (topic + 2 <= here)[suspect]
-        broken = bad_text(body[suspect], two, end[suspect], whole_topic)
+        whole_topic = (end <= here)[suspect]
+        broken = bad_text(text, two, seen[suspect], whole_topic)
         fields.blame(rows[suspect], broken, MqttViolation.STRING)
-    fields.blame(rows, topic + 2 + acknowledged > remaining, MqttViolation.BODY_LENGTH)
-    numbered = (acknowledged > 0) & (topic + 4 <= here)
-    fields.blame(rows, numbered & (_word(body, topic + 2) == 0), MqttViolation.PACKET_ID_ZERO)
+    numbered = np.flatnonzero(acknowledged)
+    least = end
+    least[numbered] += 2
+    fields.blame(rows, least > remaining, MqttViolation.BODY_LENGTH)
+    numbered = numbered[(least <= here)[numbered]]
+    if len(numbered):
+        zero = _word(body.take(numbered, axis=0), topic[numbered] + 2) == 0
+        fields.blame(rows[numbered], zero, MqttViolation.PACKET_ID_ZERO)
+    return len(suspect)
 
 
 def _packet_id(packets: Packets, fields: Fields, rows: I64, width: int) -> tuple[U8, I64]:

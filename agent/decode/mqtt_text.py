@@ -25,8 +25,12 @@ def any_of(rows: U8, end: I64) -> BoolArray:
     width = rows.shape[1]
     column = np.arange(width)
     inside = (column >= 2) & (column < np.arange(width + 1)[:, None])
-    suspect &= inside[np.minimum(end, width)]
-    found: BoolArray = np.bitwise_or.reduce(suspect.view(np.uint64), axis=1) != 0
+    suspect &= inside.take(np.minimum(end, width), axis=0)
+    words = suspect.view(np.uint64)
+    any_word = words[:, 0].copy()
+    for k in range(1, words.shape[1]):
+        any_word |= words[:, k]  # a reduction along so short an axis takes four times as long
+    found: BoolArray = any_word != 0
     return found
 
 
