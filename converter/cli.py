@@ -244,7 +244,9 @@ def bench(data: Path, *, as_json: bool, page: Path | None) -> None:
 
 def _held_out(runs: list[Any], settings: dict[str, Any]) -> list[Any]:
     """The runs of the test plans."""
-    found = [run for run in runs if run.info.plan in settings["test_plans"]]
+    from converter.dataset import is_held_out  # noqa: PLC0415
+
+    found = [run for run in runs if is_held_out(run.info.plan, settings["test_plans"])]
     if not found:
         plans = ", ".join(settings["test_plans"])
         raise AgentError(f"no run of a held-out plan ({plans}) among the matrices: record some")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,11 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(folder.glob("*.npz")):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def is_held_out(plan: str, prefixes: Sequence[str]) -> bool:
+    """Whether runs of a plan are for `evaluate` only: its name begins with one of these."""
+    return plan.startswith(tuple(prefixes))
 
 
 def _present(run: RunMatrix) -> list[tuple[int, str]]:

@@ -1,39 +1,34 @@
 """Judges a model on runs that it never saw: the step `evaluate`.
 
-First what a ward notices, through the agent's own detector and alert policy: episodes found, false findings for a
-gateway-day, time to the first verdict. Then rows. Float and quantised side by side, each rate with n and interval.
-
-- An episode is **found** when a finding of its group was told whose attacker or victim is one of its hosts, and a
-  verdict of that group about these hosts fell into the episode (a slice and its grace beyond its end). The policy
-  folds kinds of one group between the same hosts into one finding (decision 0008). It is **named** when finding and
-  verdict are of its very kind.
-- A finding is **false** when no episode touches it: none whose hosts are among its attacker and victim, within the
-  episode's time and the 60 s horizon after it. One that an episode touches, of another kind, is **misnamed**.
-- Every run starts with fresh state; storms are not folded together here, so that each finding counts.
+First what a ward notices, through the agent's own detector and alert policy (`episodes` says when an episode is
+found and a finding false): episodes found, the time to the first finding, false findings for a gateway-day. Then
+rows: of variants that training has seen, of new ones, ward by ward. Float and quantised side by side, each rate
+with n and interval.
 
 In: a float model, its integers, runs. Out: plain figures for JSON and the report. Raises: nothing of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.alert.policy import FindingPolicy
 from agent.features.ip import SCHEMA
-from agent.records import MAC_HI, NOBODY, Alert, Detector, Endpoint, Verdict
+from agent.records import Detector
 from agent.score.boosting import BoostingDetector
 from agent.score.rules import RulesDetector
-from converter.datasets.matrix import GROUPS, HORIZON_SLICES, KINDS, SLICE_NS, RunMatrix, host_of
+from converter.curves import curves
+from converter.datasets.matrix import GROUPS, KINDS, RunMatrix
+from converter.episodes import GROUP_OF, PACES, EpisodeFound, run_findings
 from converter.figures import (
     bootstrap_macro_f1,
     confusion,
     f1_by_class,
     macro_f1,
     poisson,
+    quantile_with_misses,
     wilson,
 )
 from converter.in_memory import float_bundle, quantised_bundle
@@ -42,33 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from agent.score.bundle import Bundle
-    from converter.datasets.labels import Episode
     from converter.work import FloatModel, QuantisedModel
 
-AFTER_NS = 2 * SLICE_NS
-"""How long after its last hostile frame a verdict still counts for an episode: its slice's end, and one more."""
-
-HORIZON_NS = (HORIZON_SLICES + 1) * SLICE_NS
 DAY_S = 86_400
-NO_BURST = "100000/min"
-
-GROUP_OF = {kind: group for group, kinds in GROUPS.items() for kind in kinds}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFindings:
-    """What came of one run."""
-
-    found: list[tuple[str, str, bool, bool, float | None]]
-    """For each episode: kind, variant, found, named, seconds from its first hostile frame to the first verdict."""
-    n_findings: int
-    false: list[str]
-    n_false_above_low: int
-    """Of the false ones, those that reached more than severity low."""
-    misnamed: list[str]
-    """`kind for kind` or kinds."""
-    n_misnamed_group: int
-    """Of these, whose group is not one of the episodes' either."""
 
 
 def evaluate(
@@ -93,8 +64,10 @@ def evaluate(
         result[name] = findings_figures(runs, [_detect(bundle)] * len(runs)) | row_figures(
             runs, labels[name], variants, seed=seed
         )
+    result["curves"] = curves(model, quantised, runs)
     both = [_detect(bundles["quantised"], RulesDetector(SCHEMA))] * len(runs)
     result["with_rules"] = findings_figures(runs, both)
+    result["rules"] = findings_figures(runs, [[RulesDetector(SCHEMA)]] * len(runs))
     return result
 
 
@@ -110,6 +83,7 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
         "macro_f1",
         "macro_f1_trained_variants",
         "macro_f1_new_variants",
+        "macro_f1_groups",
         "false_row_rate",
         "hostile_row_recall",
     )
@@ -127,47 +101,90 @@ def findings_figures(
 ) -> dict[str, Any]:
     """Episodes found and findings that should not be, over all runs."""
     parts = [run_findings(run, each) for run, each in zip(runs, detectors, strict=True)]
-    found = [item for part in parts for item in part.found]
-    n_found = sum(item[2] for item in found)
+    found = [item for part in parts for item in part.episodes]
     days = sum(run.info.duration_s for run in runs) / DAY_S
     false = [name for part in parts for name in part.false]
-    low, high = poisson(len(false))
     n_above_low = sum(part.n_false_above_low for part in parts)
-    low_above, high_above = poisson(n_above_low)
-    times = [item[4] for item in found if item[4] is not None]
-    by_kind = {
-        kind: {
-            "episodes": len(of_kind),
-            "found": sum(item[2] for item in of_kind),
-            "interval": _rounded(wilson(sum(item[2] for item in of_kind), len(of_kind))),
-            "named": sum(item[3] for item in of_kind),
-            "missed_variants": sorted({item[1] for item in of_kind if not item[2]}),
-        }
-        for kind in KINDS[1:]
-        if (of_kind := [item for item in found if item[0] == kind])
-    }
+    times = [item.seconds for item in found if item.seconds is not None]
     return {
         "episodes": len(found),
-        "episodes_found": n_found,
-        "episodes_found_interval": _rounded(wilson(n_found, len(found))),
-        "episodes_named": sum(item[3] for item in found),
+        "episodes_found": sum(item.found for item in found),
+        "episodes_found_interval": _rounded(wilson(sum(i.found for i in found), len(found))),
+        "episodes_named": sum(item.named for item in found),
         "findings": sum(part.n_findings for part in parts),
         "false_findings": len(false),
-        "false_findings_a_day": round(len(false) / days, 2),
-        "false_findings_a_day_interval": [round(low / days, 2), round(high / days, 2)],
+        **_a_day("false_findings", len(false), days),
         "false_findings_above_low": n_above_low,
-        "false_findings_above_low_a_day": round(n_above_low / days, 2),
-        "false_findings_above_low_a_day_interval": [
-            round(low_above / days, 2),
-            round(high_above / days, 2),
-        ],
+        **_a_day("false_findings_above_low", n_above_low, days),
         "false_finding_kinds": _counted(false),
         "misnamed_findings": sum(len(part.misnamed) for part in parts),
         "misnamed_findings_of_another_group": sum(part.n_misnamed_group for part in parts),
         "misnamed_finding_kinds": _counted([n for part in parts for n in part.misnamed]),
-        "seconds_to_verdict_median": round(float(np.median(times)), 2) if times else None,
-        "seconds_to_verdict_p95": round(float(np.quantile(times, 0.95)), 2) if times else None,
-        "by_kind": by_kind,
+        "seconds_to_finding_median": round(float(np.median(times)), 2) if times else None,
+        "seconds_to_finding_p95": round(float(np.quantile(times, 0.95)), 2) if times else None,
+        "by_kind": _found_by(found, lambda i: i.kind, KINDS[1:]),
+        "by_variant": _found_by(
+            found,
+            lambda i: f"{i.kind}/{i.variant}",
+            sorted({f"{i.kind}/{i.variant}" for i in found}),
+        ),
+        "by_pace": _by_pace(found),
+    }
+
+
+def _found_by(
+    found: Sequence[EpisodeFound], key: Callable[[EpisodeFound], str], names: Sequence[str]
+) -> dict[str, Any]:
+    """Episodes found for each value of `key`, in the order of `names`; those without an episode are left out."""
+    table = {}
+    for name in names:
+        of_name = [item for item in found if key(item) == name]
+        if not of_name:
+            continue
+        hits = sum(item.found for item in of_name)
+        seconds = [item.seconds for item in of_name]
+        table[name] = {
+            "episodes": len(of_name),
+            "found": hits,
+            "interval": _rounded(wilson(hits, len(of_name))),
+            "named": sum(item.named for item in of_name),
+            "seconds_p50": quantile_with_misses(seconds, 0.5),
+            "seconds_p95": quantile_with_misses(seconds, 0.95),
+            "missed_variants": sorted({item.variant for item in of_name if not item.found}),
+        }
+    return table
+
+
+def _by_pace(found: Sequence[EpisodeFound]) -> list[dict[str, Any]]:
+    """Times to the first finding by class of speed; a miss counts as never."""
+    rows = []
+    for pace in PACES:
+        of_pace = [item for item in found if item.pace == pace.name]
+        if not of_pace:
+            continue
+        at_all = [item.seconds for item in of_pace]
+        at_medium = [item.seconds_medium for item in of_pace]
+        row: dict[str, Any] = {
+            "pace": pace.name,
+            "episodes": len(of_pace),
+            "found": sum(item.found for item in of_pace),
+            "bar_s": pace.bar_s,
+            "bar_medium_s": pace.bar_medium_s,
+        }
+        for name, seconds in (("seconds", at_all), ("seconds_medium", at_medium)):
+            row |= {f"{name}_p50": quantile_with_misses(seconds, 0.5)}
+            row |= {f"{name}_p95": quantile_with_misses(seconds, 0.95)}
+            row |= {f"{name}_p95_of_found": quantile_with_misses([s for s in seconds if s], 0.95)}
+        rows.append(row)
+    return rows
+
+
+def _a_day(name: str, count: int, days: float) -> dict[str, Any]:
+    """A count for a gateway-day, with its Poisson interval."""
+    low, high = poisson(count)
+    return {
+        f"{name}_a_day": round(count / days, 2),
+        f"{name}_a_day_interval": [round(low / days, 2), round(high / days, 2)],
     }
 
 
@@ -217,7 +234,8 @@ def row_figures(
         "macro_f1_trained_variants_interval": _rounded(bootstrap_macro_f1(trained, seed=seed)),
         "macro_f1_new_variants": round(macro_f1(np.sum(new, axis=0)), 6),
         "macro_f1_new_variants_interval": _rounded(bootstrap_macro_f1(new, seed=seed)),
-        "macro_f1_groups": round(macro_f1(_by_group(table)), 6),
+        **_group_figures(tables, trained, new, seed=seed),
+        "macro_f1_by_ward": _by_ward(runs, tables),
         "benign_rows": n_benign,
         "false_row_rate": round(n_false / max(1, n_benign), 8),
         "false_row_rate_interval": _rounded(wilson(n_false, n_benign), 7),
@@ -231,69 +249,36 @@ def row_figures(
     }
 
 
-def run_findings(run: RunMatrix, detectors: Sequence[Detector]) -> RunFindings:
-    """One run through detectors and policy; a detector judges all slices at once, which changes nothing it says."""
-    policy = FindingPolicy(gateway="evaluation", source=run.info.run, burst=NO_BURST)
-    verdicts = [v for detector in detectors for v in detector.judge(run.matrix)]
-    by_slice: dict[int, list[Verdict]] = {}
-    for verdict in verdicts:
-        by_slice.setdefault(verdict.end_ns, []).append(verdict)
-    alerts: list[Alert] = []
-    ends = np.unique(run.matrix.end_ns)
-    for end_ns in ends.tolist():
-        alerts += policy.consider(by_slice.get(end_ns, []), end_ns)
-        alerts += policy.advance(end_ns)
-    if len(ends):
-        alerts += policy.close_all(int(ends[-1]))
-    told = {a.uid: a for a in alerts if a.activity == "close"}  # the last word on each finding
-    episodes = [(episode, _hosts(episode)) for episode in run.info.episodes]
-    found = []
-    for episode, hosts in episodes:
-        group = GROUP_OF[episode.kind]
-        inside = [
-            (v.end_ns, v.kind)
-            for v in verdicts
-            if GROUP_OF[v.kind] == group
-            and _touches(v.attacker, v.victim, v.subject, hosts)
-            and v.end_ns > episode.start_ns
-            and v.start_ns <= episode.end_ns + AFTER_NS
-        ]
-        told_kinds = {
-            a.kind
-            for a in told.values()
-            if _touches(a.attacker, a.victim, NOBODY, hosts)
-            and a.last_ns > episode.start_ns
-            and a.start_ns <= episode.end_ns + AFTER_NS
+def _group_figures(
+    tables: Sequence[NDArray[np.int64]],
+    trained: Sequence[NDArray[np.int64]],
+    new: Sequence[NDArray[np.int64]],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Macro-F1 over the five groups, benign among them: over all rows, of trained variants, of new ones."""
+    result: dict[str, Any] = {}
+    for name, parts in (("", tables), ("_trained_variants", trained), ("_new_variants", new)):
+        grouped = [_by_group(part) for part in parts]
+        value = macro_f1(np.sum(grouped, axis=0), first=0)
+        interval = bootstrap_macro_f1(grouped, seed=seed, first=0)
+        result[f"macro_f1_groups{name}"] = round(value, 6)
+        result[f"macro_f1_groups{name}_interval"] = _rounded(interval)
+    return result
+
+
+def _by_ward(
+    runs: Sequence[RunMatrix], tables: Sequence[NDArray[np.int64]]
+) -> dict[str, dict[str, float]]:
+    """Each held-out run is a ward of its own: macro-F1 over the kinds that it met, and over its groups."""
+    return {
+        run.info.run: {
+            "kinds": round(macro_f1(table), 4),
+            "groups": round(macro_f1(_by_group(table), first=0), 4),
         }
-        is_found = bool(inside) and group in {GROUP_OF.get(kind) for kind in told_kinds}
-        is_named = episode.kind in told_kinds and episode.kind in {kind for _, kind in inside}
-        seconds = float(min(inside)[0] - episode.start_ns) / SLICE_NS if is_found else None
-        found.append((episode.kind, episode.variant, is_found, is_named, seconds))
-    false: list[str] = []
-    misnamed: list[str] = []
-    n_group = n_above_low = 0
-    for alert in told.values():
-        near = [
-            episode.kind
-            for episode, hosts in episodes
-            if _touches(alert.attacker, alert.victim, NOBODY, hosts)
-            and alert.last_ns > episode.start_ns
-            and alert.start_ns <= episode.end_ns + HORIZON_NS
-        ]
-        if not near:
-            false.append(alert.kind)
-            n_above_low += alert.highest_severity not in {"info", "low"}
-        elif alert.kind not in near:
-            misnamed.append(f"{alert.kind} for {' or '.join(sorted(set(near)))}")
-            n_group += GROUP_OF[alert.kind] not in {GROUP_OF[kind] for kind in near}
-    return RunFindings(
-        found=found,
-        n_findings=len(told),
-        false=false,
-        misnamed=misnamed,
-        n_misnamed_group=n_group,
-        n_false_above_low=n_above_low,
-    )
+        for run, table in zip(runs, tables, strict=True)
+        if table[1:].sum()
+    }
 
 
 def _by_group(table: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -320,17 +305,6 @@ def _labels(
 def _agreement(first: Sequence[NDArray[np.int64]], second: Sequence[NDArray[np.int64]]) -> float:
     same = sum(int(np.count_nonzero(a == b)) for a, b in zip(first, second, strict=True))
     return round(same / max(1, sum(map(len, first))), 8)
-
-
-def _hosts(episode: Episode) -> set[Endpoint]:
-    """Everybody whom a finding about the episode may name."""
-    listed = {Endpoint(*host_of(text)) for text in (*episode.attackers, *episode.victims)}
-    macs = {Endpoint(MAC_HI, int(mac.replace(":", ""), 16)) for mac in episode.attacker_macs}
-    return listed | macs
-
-
-def _touches(attacker: Endpoint, victim: Endpoint, subject: Endpoint, hosts: set[Endpoint]) -> bool:
-    return any(end != NOBODY and end in hosts for end in (attacker, victim, subject))
 
 
 def _counted(names: list[str]) -> dict[str, int]:

@@ -64,19 +64,29 @@ def f1_by_class(table: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(2 * right / np.maximum(both, 1), np.float64)
 
 
-def macro_f1(table: NDArray[np.int64]) -> float:
-    """Mean F1 of the classes that occur, but for class 0, benign; its rows called a kind count against that kind."""
-    met = np.flatnonzero(table.sum(axis=1)[1:] > 0) + 1
+def macro_f1(table: NDArray[np.int64], *, first: int = 1) -> float:
+    """Mean F1 of the classes that occur, from `first` on; benign rows called a kind count against that kind."""
+    met = np.flatnonzero(table.sum(axis=1)[first:] > 0) + first
     return float(f1_by_class(table)[met].mean()) if len(met) else 0.0
 
 
 def bootstrap_macro_f1(
-    tables: Sequence[NDArray[np.int64]], *, seed: int, n_draws: int = 1000
+    tables: Sequence[NDArray[np.int64]], *, seed: int, n_draws: int = 1000, first: int = 1
 ) -> tuple[float, float]:
     """95 % interval of the macro F1 by drawing whole runs anew; `tables` holds a confusion for each run."""
     stacked = np.stack(tables)
     random = np.random.default_rng(seed)
     draws = random.integers(0, len(tables), (n_draws, len(tables)))
-    values = [macro_f1(stacked[draw].sum(axis=0)) for draw in draws]
+    values = [macro_f1(stacked[draw].sum(axis=0), first=first) for draw in draws]
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
+
+
+def quantile_with_misses(values: Sequence[float | None], share: float) -> float | None:
+    """The quantile of times of which None is a miss, later than any; None where it falls on a miss, or on nothing.
+
+    The smallest value that at least `share` of all reach: no mean of a time and a miss is ever formed.
+    """
+    ordered = sorted(value for value in values if value is not None)
+    place = math.ceil(share * len(values) - 1e-9) - 1
+    return round(ordered[max(0, place)], 2) if 0 <= place < len(ordered) else None

@@ -134,8 +134,8 @@ _FINDING_ROWS = (
     ("  interval", "false_findings_above_low_a_day_interval"),
     ("misnamed findings", "misnamed_findings"),
     ("  of another group than the episode", "misnamed_findings_of_another_group"),
-    ("seconds to the first verdict, median", "seconds_to_verdict_median"),
-    ("seconds to the first verdict, 95 %", "seconds_to_verdict_p95"),
+    ("seconds to the first finding, of those found: median", "seconds_to_finding_median"),
+    ("  95 %", "seconds_to_finding_p95"),
 )
 
 _ROW_ROWS = (
@@ -145,7 +145,11 @@ _ROW_ROWS = (
     ("  interval", "macro_f1_trained_variants_interval"),
     ("  rows of new variants", "macro_f1_new_variants"),
     ("  interval", "macro_f1_new_variants_interval"),
-    ("macro-F1 over the groups", "macro_f1_groups"),
+    ("macro-F1 over the five groups", "macro_f1_groups"),
+    ("  interval", "macro_f1_groups_interval"),
+    ("  rows of variants that training has seen", "macro_f1_groups_trained_variants"),
+    ("  rows of new variants", "macro_f1_groups_new_variants"),
+    ("  interval", "macro_f1_groups_new_variants_interval"),
     ("benign rows", "benign_rows"),
     ("  share flagged", "false_row_rate"),
     ("  interval", "false_row_rate_interval"),

@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from agent import __version__
 from agent.features.ip import SCHEMA
+from converter.dataset import is_held_out
 from converter.datasets.labels import DatasetError
 from converter.datasets.matrix import KINDS, RunMatrix
 from converter.estimators import float_margins, read
@@ -50,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 20261122
     n_folds: int = 5
     test_plans: tuple[str, ...] = ("heldout",)
-    """Runs of these plans are for `evaluate` only."""
+    """Runs of plans whose names begin so are for `evaluate` only."""
     ignored: tuple[str, ...] = ("_gap_", "_active_60s")
     """Features with one of these in their name are withheld: how busy the recording machine was shows in gaps, and
     how long ago a recording began in active slices."""
@@ -95,7 +96,7 @@ def train(
 def _train(
     runs: Sequence[RunMatrix], settings: Settings, *, data_digest: str, tell: Callable[[str], None]
 ) -> FloatModel:
-    seen = [run for run in runs if run.info.plan not in settings.test_plans]
+    seen = [run for run in runs if not is_held_out(run.info.plan, settings.test_plans)]
     rows = _rows(seen, settings)
     hostile = (rows.kind > 0).astype(np.int64)
     tell(f"gate: {len(hostile)} rows, {int(hostile.sum())} hostile, {settings.n_folds} folds")
@@ -138,8 +139,8 @@ def _train(
             score_p30=confidence,
             data=_data(runs, seen, settings, data_digest),
             split=(
-                f"by run: plans {', '.join(settings.test_plans)} held out; thresholds and numbers of trees from "
-                f"out-of-fold rows, {settings.n_folds} folds of whole runs"
+                f"by run: plans named {', '.join(settings.test_plans)}... held out; thresholds and numbers of trees "
+                f"from out-of-fold rows, {settings.n_folds} folds of whole runs"
             ),
             settings={**msgspec.to_builtins(settings), "n_gate": n_gate, "n_kinds": n_kinds},
             tools={
@@ -305,7 +306,7 @@ def _data(
     runs: Sequence[RunMatrix], seen: Sequence[RunMatrix], settings: Settings, digest: str
 ) -> dict[str, Any]:
     """Counts and digests for the manifest."""
-    held_out = [run for run in runs if run.info.plan in settings.test_plans]
+    held_out = [run for run in runs if is_held_out(run.info.plan, settings.test_plans)]
     counts = {
         name: int(sum(np.count_nonzero((run.kind == k) & ~run.edge) for run in seen))
         for k, name in enumerate(KINDS)
