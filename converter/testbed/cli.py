@@ -62,7 +62,7 @@ def _fail(error: AgentError) -> None:
     "--out", type=click.Path(path_type=Path), default=None, help="Folder; default lab/PLAN."
 )
 @click.option(
-    "--jobs", type=click.IntRange(1, 8), default=2, show_default=True, help="Wards at once."
+    "--jobs", type=click.IntRange(1, 32), default=2, show_default=True, help="Wards at once."
 )
 @click.option(
     "--budget", default=None, metavar="40m", help="Begin no run after this long (s, m or h)."
@@ -160,3 +160,48 @@ def label(folder: Path) -> None:
         _fail(e)
         return
     click.echo(f"{folder}: {len(done)} runs labelled")
+
+
+@testbed.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--ledger",
+    "ledger_file",
+    type=click.Path(path_type=Path),
+    default=Path("datasets/quiet-ledger.jsonl"),
+    show_default=True,
+    help="The ledger (JSON lines).",
+)
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), default=None, help="Bundle; default: the shipped."
+)
+@click.option("--again", is_flag=True, help="Also runs that this bundle has been counted on.")
+def ledger(
+    folders: tuple[Path, ...], ledger_file: Path, bundle: Path | None, *, again: bool
+) -> None:
+    """Replay the quiet runs of FOLDERS and add hours and findings to the ledger; then sum it up.
+
+    Without a folder: only the sum. Each run goes through the agent twice, with default settings and with the
+    site's roles from the manifest. The captures may be removed afterwards; the ledger stands.
+    """
+    from converter.testbed.ledger import (  # noqa: PLC0415  loads the agent
+        count_folder,
+        read_ledger,
+        summary,
+    )
+
+    try:
+        for folder in folders:
+            count_folder(
+                folder,
+                ledger_file,
+                bundle=bundle,
+                again=again,
+                say=lambda line: click.echo(line, err=True),
+            )
+        lines = read_ledger(ledger_file)
+    except AgentError as e:
+        _fail(e)
+        return
+    for line in summary(lines):
+        click.echo(line)

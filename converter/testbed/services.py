@@ -106,6 +106,7 @@ def start_dns(ns: Namespaces) -> None:
         f"--dhcp-leasefile={ns.folder}/leases",
         f"--dhcp-range={ward.subnet}.100,{ward.subnet}.250,1h",
     ]
+    argv += ["--dhcp-authoritative"] if ward.version > 1 else []
     for h in ward.hosts:
         addresses = f"{h.ip},{h.ip6}" if h.ip6 else h.ip
         argv.append(f"--host-record={h.name}.ward.test,{addresses}")
