@@ -14,25 +14,33 @@ import ipaddress
 import re
 import stat
 import tomllib
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
+from agent.config_tuning import (
+    DAILY,
+    NAME,
+    SECTIONS,
+    Approve,
+    Name,
+    Role,
+    Suppress,
+    SuppressionSettings,
+    Window,
+)
 from agent.errors import ConfigError
 from agent.records import MAC_HI, V4_MAPPED_LO, Device, Endpoint, Placement
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 BURST = r"^[1-9][0-9]{0,5}/(s|min|h)$"
-DAILY = r"^(([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9])?$"
 
-Name = Annotated[str, Meta(pattern=NAME)]
-"""Stands in MQTT topics: letters, digits, `_`, `-`."""
+__all__ = ["Config", "SuppressionSettings", "load_config", "parse_config"]
+
+T = TypeVar("T")
 Burst = Annotated[str, Meta(pattern=BURST)]
-Daily = Annotated[str, Meta(pattern=DAILY)]
 
 
 class Site(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,25 +90,8 @@ class AlertSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """A finding closes after this long without a sign of it."""
     burst: Burst = "5/min"
     """New findings of one detection; what is above becomes one storm finding."""
-    language: Literal["en"] = "en"
-
-
-class SuppressionSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[[suppress]]`: findings that the site knows of and does not want; each use is counted."""
-
-    name: Name
-    """Under which `health` counts its uses."""
-    detection: str
-    """A detection id, or `*`."""
-    where: str
-    """An asset tag, an address, or a subnet (CIDR); attacker or victim."""
-    expires: Annotated[datetime, Meta(tz=True)]
-    """From then on it does nothing; there is no suppression for ever."""
-    starts: Annotated[datetime, Meta(tz=True)] | None = None
-    daily: Daily = ""
-    """Hours of the day in UTC, `22:00-06:00`; empty: all day."""
-    reason: Annotated[str, Meta(min_length=1)]
-    author: Annotated[str, Meta(min_length=1)]
+    language: Literal["en", "fr"] = "en"
+    """Of everything in a finding that people read."""
 
 
 class BundleSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,6 +110,15 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """True: findings carry addresses beside their pseudonyms."""
 
 
+class InventorySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[inventory]`: the devices that were seen."""
+
+    new_device_finding: bool = False
+    """True: a device that the site file does not list is told once, as a low finding."""
+    settle_h: Annotated[float, Meta(ge=0, le=8760)] = 24.0
+    """Hours from the first start in which every device is new, and none is told."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -126,7 +126,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     source: Annotated[tuple[Source, ...], Meta(max_length=16)] = ()
     uplink: Uplink = Uplink()
     alert: AlertSettings = AlertSettings()
-    suppress: tuple[SuppressionSettings, ...] = ()
+    suppress: Suppress = ()
+    window: Window = ()
+    role: Role = ()
+    approve: Approve = ()
+    inventory: InventorySettings = InventorySettings()
     bundle: BundleSettings = BundleSettings()
     privacy: Privacy = Privacy()
 
@@ -154,21 +158,26 @@ def parse_config(text: str, *, folder: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("", f"not valid TOML: {error}") from error
     _refuse_radio_sources(tree)
-    _refuse_unknown(tree, Config, "")
+    config = check_tree(tree, Config, folder=folder)
+    _check_together(config)
+    return config
 
-    def decode(kind: type, value: Any) -> Any:
-        if kind is Path:
+
+def check_tree(tree: Any, kind: type[T], *, folder: Path) -> T:
+    """A tree of tables as the settings `kind`; raises `ConfigError` with the dotted path of what is wrong."""
+    _refuse_unknown(tree, kind, "")
+
+    def decode(wanted: type, value: Any) -> Any:
+        if wanted is Path:
             if not isinstance(value, str) or not value:
                 raise ValueError("expected the path of a file, a text that is not empty")
             return folder / value
         raise NotImplementedError
 
     try:
-        config = msgspec.convert(tree, Config, dec_hook=decode)
+        return msgspec.convert(tree, kind, dec_hook=decode)
     except msgspec.ValidationError as error:
-        raise _in_words(str(error)) from error
-    _check_together(config)
-    return config
+        raise _in_words(str(error), kind) from error
 
 
 def _check_together(config: Config) -> None:
@@ -303,7 +312,7 @@ WORDS = {
 PATTERNS = {
     NAME: 'letters, digits, "_" and "-" only, at most 64',
     BURST: 'a number and a unit, such as "5/min" (units: s, min, h)',
-    DAILY: 'two times of day in UTC, such as "22:00-06:00"',
+    DAILY: 'two times of day, such as "22:00-06:00"',
 }
 
 
@@ -345,25 +354,27 @@ def _struct_in(kind: Any) -> type[Struct] | None:
     return next((struct for struct in found if struct is not None), None)
 
 
-def _choices(path: str) -> tuple[str, ...]:
+def _choices(path: str, root: type) -> tuple[str, ...]:
     """The texts that the key at `path` may hold, where its type lists them."""
-    kind: Any = Config
-    for name in re.sub(r"\[\d+\]", "", path).split("."):
+    kind: Any = root
+    for name in re.sub(r"\[[\d.]+\]", "", path).split("."):
         struct = _struct_in(kind)
         fields = msgspec.structs.fields(struct) if struct is not None else ()
         kind = next((field.type for field in fields if field.name == name), None)
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         return tuple(get_args(kind))
     return tuple(kind) if isinstance(kind, type) and issubclass(kind, Placement) else ()
 
 
-def _in_words(text: str) -> ConfigError:
+def _in_words(text: str, kind: type) -> ConfigError:
     problem, _, where = text.partition(" - at `$")
     path = where.rstrip("`").removeprefix(".")
     if missing := re.search(r"missing required field `(\w+)`", problem):
         name = missing[1]
         return ConfigError(f"{path}.{name}" if path else name, "missing; it has no default")
-    if choices := _choices(path):
+    if choices := _choices(path, kind):
         return ConfigError(path, f"expected one of {_listed(choices)}")
     for pattern, words in PATTERNS.items():
         if pattern in problem:
@@ -373,7 +384,7 @@ def _in_words(text: str) -> ConfigError:
         lambda m: WORDS.get(m[1], m[1]),
         problem.replace("Expected", "expected"),
     )
-    if path in {"source", "suppress"} and "a list, got a table" in words:
+    if path in {"source", *SECTIONS} and "a list, got a table" in words:
         words += f"; write [[{path}]]"
     return ConfigError(path, words)
 

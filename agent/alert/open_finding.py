@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from agent.alert.meter import Meter
-from agent.alert.severity import severity
+from agent.alert.severity import lowered, severity
 from agent.alert.techniques import DETECTIONS, STORM, Group
 from agent.records import NOBODY, Endpoint, Fact, Verdict
 
@@ -61,6 +61,10 @@ class Finding:
     persisted: bool = False
     critical: bool = False
     """Whether a victim of it is marked critical."""
+    lowered_by: str = ""
+    """The role that lowers it; empty: none does."""
+    unlowered: bool = False
+    """Whether any of it is not of a machine that has a role for it."""
     victims: set[Endpoint] = field(default_factory=set)
     recent_ns: list[int] = field(default_factory=list)
     n_slices: int = 0
@@ -116,15 +120,22 @@ class Finding:
         """As the table says, by what is known now."""
         if self.kind == STORM:
             return self.storm_severity
-        return severity(
+        full = severity(
             self.kind,
             low_confidence=not self.confident,
             weak=self.weak,
             criticality="critical" if self.critical else "normal",
             ongoing=ongoing,
         )
+        return full if self.unlowered or not self.lowered_by else lowered(full)
 
-    def absorb(self, verdict: Verdict, *, confident: bool, critical: bool) -> None:
+    def remarks(self) -> dict[str, str]:
+        """What an event of it says besides: the role that lowers it."""
+        return {"lowered_by": self.lowered_by} if self.lowered_by and not self.unlowered else {}
+
+    def absorb(
+        self, verdict: Verdict, *, confident: bool, critical: bool, lowered_by: str = ""
+    ) -> None:
         """Take a verdict in, of this kind or of a sibling's."""
         if verdict.end_ns != self.slice_ns:
             self._next_slice(verdict.end_ns)
@@ -139,6 +150,10 @@ class Finding:
         self.meters[view].add(seen_at, verdict.count, verdict.end_ns)
         self.confident |= confident
         self.critical |= critical
+        if lowered_by:
+            self.lowered_by = lowered_by
+        else:
+            self.unlowered = True
         self.spoofed |= verdict.spoofed
         self.distributed |= verdict.distributed or self.many_attackers
         if len(self.victims) < MAX_NAMED and verdict.victim != NOBODY:
@@ -172,6 +187,8 @@ class Finding:
         self.persisted = old.persisted
         self.detectors = list(old.detectors)
         self.critical = old.critical
+        self.lowered_by = old.lowered_by
+        self.unlowered = old.unlowered
         self.spoofed = old.spoofed
         self.distributed = old.distributed
         self.many_attackers = old.many_attackers

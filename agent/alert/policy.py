@@ -22,9 +22,10 @@ from agent.alert.burst import TokenBucket, parse_rate
 from agent.alert.endpoints import pseudonym
 from agent.alert.matching import Outcome, Place, Table, crowded, place
 from agent.alert.open_finding import RULES, Finding, State
-from agent.alert.severity import SEVERITIES, highest, severity
-from agent.alert.suppression import DeviceLookup, Suppression, Suppressions, no_devices
+from agent.alert.severity import SEVERITIES, highest, lowered, severity
+from agent.alert.suppression import DeviceLookup, Suppression, no_devices
 from agent.alert.techniques import DETECTIONS, STORM
+from agent.alert.tuning import Effect, Rules, Tuning
 from agent.records import NOBODY, Alert, Fact, Verdict
 
 SECOND_NS = 10**9
@@ -53,6 +54,7 @@ class FindingPolicy:
         burst: str = "5/min",
         devices: DeviceLookup = no_devices,
         suppressions: Sequence[Suppression] = (),
+        tuning: Tuning | None = None,
         site_key: bytes = b"",
         confidence_p30: Mapping[str, float] | None = None,
         wall_offset_ns: Callable[[], int] = _no_offset,
@@ -62,14 +64,17 @@ class FindingPolicy:
 
         `confidence_p30`: by detector, the score that 30 % of its true detections stay below; a
         detector without one is never of low confidence. `wall_offset_ns`: what to add to event time
-        to get wall time, for suppressions. `site_key`: so that a uid cannot be tried out for addresses.
+        to get wall time, for suppressions. `tuning`: what people have said, in place of `suppressions`.
+        `site_key`: so that a uid cannot be tried out for addresses.
         """
         self._namespace = uuid5(NAMESPACE_URL, f"urn:wardwatch:gateway:{gateway}")
         self._source = source
         self._source_kind = source_kind
         self._quiet_ns = round(quiet_s * SECOND_NS)
         self._devices = devices
-        self._suppressions = Suppressions(suppressions, device_of=devices)
+        self.tuning = tuning or Tuning(
+            Rules(suppressions=tuple(suppressions)), device_of=devices, quiet_ns=self._quiet_ns
+        )
         self._site_key = site_key
         self._p30 = dict(confidence_p30 or {})
         self._wall_offset_ns = wall_offset_ns
@@ -108,7 +113,11 @@ class FindingPolicy:
 
     def counters(self) -> Mapping[str, int]:
         """Running totals for `health`; `suppressed.NAME` counts the uses of each suppression."""
-        uses = {f"suppressed.{name}": n for name, n in self._suppressions.uses().items()}
+        uses = {
+            f"suppressed.{name}": use.verdicts
+            for (section, name), use in self.tuning.uses().items()
+            if section == "suppress"
+        }
         n_open = sum(f.state is State.TOLD for f in self._everything())
         return {**self._counts, **uses, "open": n_open}
 
@@ -117,13 +126,15 @@ class FindingPolicy:
     def _consider_slice(self, end_ns: int, rows: list[Verdict]) -> list[Alert]:
         alerts = self._tick(min(v.start_ns for v in rows))
         wall_ns = end_ns + self._wall_offset_ns()
-        heard = [v for v in rows if not self._suppressions.covers(v, wall_ns=wall_ns)]
+        judged = [(v, *self.tuning.judge(v, wall_ns=wall_ns)) for v in rows]
+        heard = [(v, name) for v, effect, name in judged if effect is not Effect.SILENCE]
         self._counts["verdicts"] += len(rows)
         self._counts["suppressed"] += len(rows) - len(heard)
-        many = crowded(heard)
+        self._counts["lowered"] += sum(bool(name) for _, name in heard)
+        many = crowded(v for v, _ in heard)
         touched: dict[int, Finding] = {}
-        for verdict in heard:
-            finding, told = self._take(verdict, place(verdict, many))
+        for verdict, lowered_by in heard:
+            finding, told = self._take(verdict, place(verdict, many), lowered_by)
             alerts += told
             if finding is not None:
                 touched[finding.number] = finding
@@ -133,7 +144,9 @@ class FindingPolicy:
             alerts += self._tell_storm(self._storm, end_ns)
         return alerts
 
-    def _take(self, verdict: Verdict, where: Place) -> tuple[Finding | None, list[Alert]]:
+    def _take(
+        self, verdict: Verdict, where: Place, lowered_by: str = ""
+    ) -> tuple[Finding | None, list[Alert]]:
         """The finding that a verdict belongs to, and what had to be told to make it so."""
         found, outcome = self._table.match(verdict, where)
         alerts: list[Alert] = []
@@ -141,17 +154,21 @@ class FindingPolicy:
             found = self._open(verdict, where)
             if found is None:
                 worst = severity(verdict.kind, weak=verdict.detector != RULES)
+                worst = lowered(worst) if lowered_by else worst
                 self._withhold(verdict.kind, verdict.start_ns, verdict.end_ns, severity_name=worst)
                 return None, []
         elif outcome is Outcome.RENAME:
             found, alerts = self._rename(found, verdict)
         elif outcome is Outcome.FOLD:
             self._counts["folded"] += 1
+            if verdict.victim == found.attacker:  # the answers to what a role lowers
+                lowered_by = lowered_by or found.lowered_by
         device = self._devices(verdict.victim) if verdict.victim != NOBODY else None
         found.absorb(
             verdict,
             confident=verdict.score >= self._p30.get(verdict.detector, 0.0),
             critical=device is not None and device.criticality == "critical",
+            lowered_by=lowered_by,
         )
         return found, alerts
 
@@ -369,7 +386,7 @@ class FindingPolicy:
             facts=finding.reasons() if facts is None else facts,
             previous_uid=finding.previous_uid,
             storm_counts=dict(sorted(finding.storm_counts.items())) or None,
-            extra=extra,
+            extra={**extra, **finding.remarks()},
         )
 
 

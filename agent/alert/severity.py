@@ -8,6 +8,7 @@ detectors are, whether the evidence is weak, and whether the attack is still goi
 - One step down, and at most `WEAK_AT_MOST`, while the evidence is weak: one detector that learned, alone, on
   fewer than three slices (docs/decisions/0008). Rules are exact, so a rule's finding is never weak.
 - One step up for a victim that the site marks critical.
+- A finding that is all of a machine's doing whose role it is (`tuning`) is `low` at most.
 - `critical` only for a critical victim in an ongoing flood or spoofing.
 
 Source: the alert contract, "Severity"; docs/alerts.md publishes this table, generated from here.
@@ -59,6 +60,9 @@ FLOOR: dict[Group, str] = {
 WEAK_AT_MOST = "low"
 """What a single row of a model may say by itself; nobody is called at night for less than three."""
 
+LOWERED_AT_MOST = "low"
+"""What a machine may cause that is there to do it: a scanner in its window (`tuning`)."""
+
 MAY_BE_CRITICAL = frozenset({Group.FLOOD, Group.SPOOFING})
 
 
@@ -70,6 +74,11 @@ def severity_id(severity: str) -> int:
 def highest(*severities: str) -> str:
     """The highest of them."""
     return max(severities, key=SEVERITIES.index)
+
+
+def lowered(severity: str) -> str:
+    """`severity`, or what a role lowers it to."""
+    return min(severity, LOWERED_AT_MOST, key=SEVERITIES.index)
 
 
 def severity(

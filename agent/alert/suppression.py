@@ -47,6 +47,8 @@ class Suppression:
     starts_s: int = 0
     daily_s: tuple[int, int] | None = None
     """Seconds of the day in UTC, from and to (to may be the smaller one: over midnight); None: all day."""
+    window: str | None = None
+    """Name of a maintenance window (`tuning.Window`); None: at any time."""
 
     def __post_init__(self) -> None:
         path = f"suppression[{self.name}]"
@@ -62,13 +64,14 @@ class Suppression:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Placed:
     """`where`, parsed: a subnet of 128-bit addresses, or an asset tag."""
 
     network: IPv6Network | None
     asset_tag: str
 
     def holds(self, endpoint: Endpoint, device_of: DeviceLookup) -> bool:
+        """Whether a host is there; nobody is nowhere."""
         if endpoint == NOBODY:
             return False
         if self.network is None:
@@ -78,22 +81,22 @@ class _Place:
         return value & int(self.network.netmask) == int(self.network.network_address)
 
 
-def _place(where: str) -> _Place:
+def place(where: str) -> Placed:
     """An address or subnet as an IPv6 network (IPv4 mapped), anything else as an asset tag."""
     try:
         endpoint = parse(where)
     except ValueError:
         pass
     else:
-        return _Place(IPv6Network((endpoint.hi << 64 | endpoint.lo, 128)), "")
+        return Placed(IPv6Network((endpoint.hi << 64 | endpoint.lo, 128)), "")
     try:
         network = ip_network(where.strip(), strict=False)
     except ValueError:
-        return _Place(None, where)
+        return Placed(None, where)
     if network.version == 4:
         mapped = V4_MAPPED_LO | int(network.network_address)
-        return _Place(IPv6Network((mapped, 96 + network.prefixlen)), "")
-    return _Place(network, "")
+        return Placed(IPv6Network((mapped, 96 + network.prefixlen)), "")
+    return Placed(network, "")
 
 
 class Suppressions:
@@ -104,20 +107,33 @@ class Suppressions:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"suppression[{name}].name", "is used twice")
-        self._rows = [(row, _place(row.where)) for row in rows]
+        self._rows = [(row, place(row.where)) for row in rows]
         self._device_of = device_of
         self._uses = dict.fromkeys(names, 0)
 
     def covers(self, verdict: Verdict, *, wall_ns: int) -> bool:
         """Whether one of them covers the verdict at that time; its use is counted."""
-        for row, place in self._rows:
-            if self._active(row, verdict.kind, wall_ns // 1_000_000_000) and (
-                place.holds(verdict.victim, self._device_of)
-                or place.holds(verdict.attacker, self._device_of)
+        row = self.matching(verdict, wall_ns // 1_000_000_000, _always)
+        if row is None:
+            return False
+        self._uses[row.name] += 1
+        return True
+
+    def matching(
+        self, verdict: Verdict, wall_s: int, inside: Callable[[str | None], bool]
+    ) -> Suppression | None:
+        """The first that covers the verdict; `inside` says whether a window is now."""
+        for row, placed in self._rows:
+            if (
+                self._active(row, verdict.kind, wall_s)
+                and inside(row.window)
+                and (
+                    placed.holds(verdict.victim, self._device_of)
+                    or placed.holds(verdict.attacker, self._device_of)
+                )
             ):
-                self._uses[row.name] += 1
-                return True
-        return False
+                return row
+        return None
 
     @staticmethod
     def _active(row: Suppression, kind: str, wall_s: int) -> bool:
@@ -132,3 +148,8 @@ class Suppressions:
     def uses(self) -> Mapping[str, int]:
         """By name, how many verdicts each has covered."""
         return dict(self._uses)
+
+
+def _always(_window: str | None) -> bool:
+    """Every window is now."""
+    return True
