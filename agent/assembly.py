@@ -25,6 +25,7 @@ from agent.alert.finding import SCHEMA_NAME as FINDING_SCHEMA
 from agent.alert.policy import FindingPolicy
 from agent.alert.severity import severity_id
 from agent.alert.suppression import Suppression
+from agent.alert.words import DEFAULT
 from agent.config import (
     Config,
     SuppressionSettings,
@@ -179,6 +180,7 @@ def make_site(
     no_model: bool = False,
     raw_addresses: bool | None = None,
     site_key: bytes | None = None,
+    language: str | None = None,
 ) -> Site:
     """Load what all sources share. Without a configuration: the defaults of a replay."""
     book = DeviceBook(
@@ -200,6 +202,7 @@ def make_site(
         raw_addresses=raw,
         devices=book,
         bundle=bundle.id if bundle else None,
+        language=language or (config.alert.language if config else DEFAULT),
         features={feature.name: feature.meaning for feature in schema.features},
     )
     suppressions = tuple(

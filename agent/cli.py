@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, readable=False)
 """Whether it can be read is said by who reads it: one bad file of many is no wrong usage."""
 SEVERITY = click.Choice(["info", "low", "medium", "high", "critical"])
+LANGUAGE = click.Choice(["en", "fr"])
 MAX_MQTT_TEXT = 65_535
 MAX_CLIENT_ID = 200
 """Bytes; far below what MQTT allows, above what any broker's own limit is likely to be."""
@@ -144,6 +145,7 @@ def run(config_file: Path, *, check: bool, no_model: bool) -> None:
     "--config", "config_file", type=FILE, help="Settings of a site: key, devices, alerts."
 )
 @click.option("--raw-addresses", is_flag=True, help="Addresses beside pseudonyms in the events.")
+@click.option("--language", type=LANGUAGE, help="Of the findings. Default: the settings', else en.")
 def replay(  # noqa: PLR0913 -- one parameter an option
     files: tuple[Path, ...],
     *,
@@ -161,6 +163,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
     close: bool,
     config_file: Path | None,
     raw_addresses: bool,
+    language: str | None,
 ) -> int:
     """Find attacks in capture files: pcap, pcapng, or gzip of either.
 
@@ -196,6 +199,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
             close=close,
             config=load_config(config_file) if config_file else None,
             raw_addresses=raw_addresses,
+            language=language,
         )
     )
 

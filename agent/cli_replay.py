@@ -44,6 +44,8 @@ class Options:
     close: bool = False
     config: Config | None = None
     raw_addresses: bool = False
+    language: str | None = None
+    """None: the settings'."""
 
 
 @dataclass(slots=True)
@@ -72,7 +74,12 @@ class _Run:
             click.echo(message.payload)
         else:
             context = self.site.context
-            row = row_of_alert(alert, devices=context.devices, features=context.features)
+            row = row_of_alert(
+                alert,
+                devices=context.devices,
+                features=context.features,
+                language=context.language,
+            )
             self.rows.append(row)
             show(self.console, [row])
         if self.spool is not None:
@@ -87,6 +94,7 @@ def replay(options: Options) -> int:
         trust=options.trust,
         no_model=options.no_model,
         raw_addresses=True if options.raw_addresses else None,
+        language=options.language,
     )
     if site.bundle_problem and not options.no_model:
         note(f"rules only: {site.bundle_problem}" if site.bundle is None else site.bundle_problem)
@@ -146,7 +154,7 @@ def _one(run: _Run, files: tuple[Path, ...]) -> None:
     for reason, n in report.skipped.items():
         note(f"{name}: {n:,} frames left out: {reason}")
     if run.rows:
-        run.console.print(table(run.rows, title=f"Findings in {name}"))
+        run.console.print(table(run.rows, name=name, language=run.site.context.language))
     click.echo(
         f"{name}: {report.n_frames:,} frames, {report.duration_s:,.0f} s of traffic, "
         f"{_found(run, n_before)}; read in {time.monotonic() - began_s:.1f} s",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -25,7 +25,7 @@ from agent.alert.endpoints import is_mac, pseudonym, text
 from agent.alert.severity import severity_id
 from agent.alert.suppression import DeviceLookup, no_devices
 from agent.alert.techniques import DETECTIONS, TECHNIQUE_NAMES
-from agent.alert.words import fact_words, meaning_of, words
+from agent.alert.words import DEFAULT, fact_words, words
 from agent.records import NOBODY, Alert, Endpoint, Fact
 
 SCHEMA_NAME = "wardwatch.finding.v1"
@@ -66,7 +66,8 @@ class Context:
     devices: DeviceLookup = no_devices
     bundle: str | None = None
     """Id of the model bundle; None: no model is loaded."""
-    language: str = "en"
+    language: str = DEFAULT
+    """Of everything that people read; ids and what OCSF fixes stay as they are."""
     features: Mapping[str, str] = field(default_factory=dict)
     """What each feature means, by name, in words (the schema's `meaning`)."""
 
@@ -198,7 +199,12 @@ def _finding_info(alert: Alert, context: Context, moment: Moment) -> dict[str, A
         "uid": alert.uid,
         "title": say.title,
         "desc": say.what,
-        "analytic": {"uid": alert.kind, "name": say.title, "type_id": type_id, "type": type_name},
+        "analytic": {
+            "uid": alert.kind,
+            "name": words(alert.kind).title,
+            "type_id": type_id,
+            "type": type_name,
+        },
         "types": [str(detection.group)],
         "data_sources": [alert.source_kind],
         "attacks": [_attack(technique) for technique in (*detection.enterprise, *detection.ics)],
@@ -264,6 +270,7 @@ def _own(alert: Alert, facts: list[Fact], *, context: Context, moment: Moment) -
     victim = context.devices(alert.victim) if alert.victim != NOBODY else None
     own: dict[str, Any] = {
         "schema": SCHEMA_NAME,
+        "language": context.language,
         "site": _clip(context.site),
         "ward": _clip(context.ward),
         "gateway": _clip(context.gateway),
@@ -303,23 +310,24 @@ def _own(alert: Alert, facts: list[Fact], *, context: Context, moment: Moment) -
         own["storm_counts"] = dict(alert.storm_counts)
     if "closed_by" in alert.extra:
         own["closed_by"] = alert.extra["closed_by"]
+    if "lowered_by" in alert.extra:
+        own["lowered_by"] = alert.extra["lowered_by"]
     return own
 
 
 def _fact(fact: Fact, context: Context) -> dict[str, Any]:
-    meaning = meaning_of(fact.feature, context.features)
     limit, normal = _finite(fact.limit), _finite(fact.normal)
+    said = replace(fact, limit=limit, normal=normal)
     out: dict[str, Any] = {
         "feature": fact.feature,
         "value": fact.value,
-        "words": fact_words(
-            meaning, fact.value, limit=limit, normal=normal, language=context.language
-        ),
+        "words": fact_words(said, context.language, meanings=context.features),
     }
     if limit is not None:
         out["limit"] = limit
     if normal is not None:
         out["normal"] = normal
+        out["normal_of"] = fact.normal_of
     return out
 
 

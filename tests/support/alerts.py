@@ -13,7 +13,7 @@ CONTEXT = Context(
     site_key=b"a site's key",
     devices={VICTIM: PUMP}.get,
     bundle="ip-1-20261122-0a1b2c3d",
-    features={"in_syn": "SYN packets received in the second"},
+    features={"in_tcp_syn_1s": "TCP SYN without ACK received"},
 )
 ALERT = Alert(
     activity="create",
@@ -36,5 +36,5 @@ ALERT = Alert(
     margin=9412,
     threshold=100,
     ports=(1883,),
-    facts=(Fact(feature="in_syn", value=9412.0, limit=100.0, normal=3.0),),
+    facts=(Fact(feature="in_tcp_syn_1s", value=9412.0, limit=100.0, normal=3.0),),
 )

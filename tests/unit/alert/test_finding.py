@@ -38,7 +38,7 @@ def test_an_event_says_what_where_since_when_why_and_what_to_do():
     assert event["finding_info"]["attacks"][0]["sub_technique"]["uid"] == "T1499.001"
     assert event["evidences"][0]["dst_endpoint"]["port"] == 1883
     assert own["facts"][0]["words"] == (
-        "SYN packets received in the second: 9,412 (limit 100) (normal for it: 3)"
+        "connection requests received (TCP SYN): 9,412/s (limit 100/s; normal for this device: 3/s)"
     )
     assert own["device"] == {"class": "infusion_pump", "criticality": "critical"}
     assert own["do_first"][0].startswith("Look at the device")

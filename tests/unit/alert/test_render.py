@@ -1,7 +1,6 @@
 """What people see on a terminal."""
 
 import io
-import re
 from dataclasses import replace
 
 import pytest
@@ -9,10 +8,7 @@ from rich.console import Console
 
 from agent.alert.finding import encode
 from agent.alert.render import lines, row_of_alert, row_of_event, show, table
-from agent.alert.words import FIGURES
-from agent.features.schemas import SCHEMAS
 from agent.records import NOBODY, Fact
-from agent.score.rules import RULES
 from tests.support.alerts import ALERT, CONTEXT
 
 
@@ -29,7 +25,7 @@ def test_the_gateways_own_terminal_names_hosts_and_says_why_and_what_to_do():
             "2023-11-14 22:13:21Z CRITICAL new    TCP SYN flood (tcp_syn_flood)"
             "  10.0.0.66 -> PUMP-07 (10.0.0.7)  9,412 packets  ward"
         ),
-        "    why: SYN packets received in the second: 9,412 (limit 100) (normal for it: 3)",
+        "    why: connection requests received (TCP SYN): 9,412/s (limit 100/s; normal for this device: 3/s)",
         "    do first: Look at the device at the bed: does it still measure, infuse and alarm?",
     ]
 
@@ -63,18 +59,48 @@ def test_guards_stand_in_the_event_but_are_not_said():
         fact.feature for fact in facts
     ]
     said = (
-        "ports that the sender tried on one device in 60 s: 72 (limit 20)",
-        "connections tried (TCP SYN) in 60 s: 80 (limit 12)",
-        "out_peers_1s: 3",
+        "ports that the sender tried on one device: 72 in 60 s (limit 20)",
+        "connections tried (TCP SYN): 80 in 60 s (limit 12)",
+        "devices that it sent to: 3 in 1 s",
     )
     assert row_of_alert(scan).why == row_of_event(event).why == said
 
 
-def test_what_rules_look_at_has_words_for_a_ward():
-    """Every figure of a rule, and no word for a feature that is none."""
-    end = re.compile("_(1s|60s)$")
-    assert {end.sub("", rule.figure) for rule in RULES} <= FIGURES.keys()
-    assert FIGURES.keys() <= {end.sub("", f.name) for f in SCHEMAS["ip-1"].features}
+def test_a_french_wards_finding_is_french_through_and_through():
+    french = replace(CONTEXT, language="fr")
+    row = row_of_alert(ALERT, devices=CONTEXT.devices, features=CONTEXT.features, language="fr")
+    assert lines(row).plain.splitlines() == [
+        (
+            "2023-11-14 22:13:21Z CRITIQUE nouvelle Inondation TCP SYN (tcp_syn_flood)"
+            "  10.0.0.66 -> PUMP-07 (10.0.0.7)  9\u202f412 paquets  ward"
+        ),
+        (
+            "    pourquoi\u00a0: demandes de connexion reçues (TCP SYN)\u00a0: 9\u202f412/s"
+            " (seuil 100/s\u202f; habituel pour cet appareil\u00a0: 3/s)"
+        ),
+        (
+            "    à faire d\u2019abord\u00a0: Allez voir l\u2019appareil au lit du patient\u00a0: mesures, perfusion"
+            " et alarmes fonctionnent-elles encore\u202f?"
+        ),
+    ]
+    received = row_of_event(encode(ALERT, context=french, sequence=1))
+    assert (received.why, received.title) == (row.why, row.title)
+    assert received.language == "fr"
+
+
+def test_a_reader_may_have_it_said_anew_in_another_language():
+    event = encode(ALERT, context=replace(CONTEXT, language="fr"), sequence=1)
+    english = row_of_event(event, language="en")
+    assert english == replace(
+        row_of_event(encode(ALERT, context=CONTEXT, sequence=1)), language="en"
+    )
+    assert row_of_event(english_only(event), language="en").language == "en"
+
+
+def english_only(event):
+    """An event of a gateway that did not say its language yet."""
+    own = {k: v for k, v in event["unmapped"]["wardwatch"].items() if k != "language"}
+    return {**event, "unmapped": {"wardwatch": own}}
 
 
 def test_a_close_is_one_line_and_many_hosts_are_many():

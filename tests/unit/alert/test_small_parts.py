@@ -14,7 +14,6 @@ from agent.alert.endpoints import parse, pseudonym, text
 from agent.alert.finding import MAX_BYTES
 from agent.alert.open_list import encode_open
 from agent.alert.suppression import Suppression, Suppressions, no_devices
-from agent.alert.words import counted, fact_words, meaning_of, number
 from agent.errors import ConfigError
 from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Device, Endpoint
 from tests.support.alerts import ALERT
@@ -167,36 +166,3 @@ def test_the_open_list_is_bounded_and_the_most_severe_come_first():
 
 def test_who_attacks_is_not_who_is_attacked():
     assert pseudonym(ATTACKER, site_key=b"k") != pseudonym(VICTIM, site_key=b"k")
-
-
-def test_a_count_has_its_unit():
-    assert counted("port_scan", 2126) == "2,126 packets"
-    assert counted("mqtt_connect_flood", 1) == "1 message"
-    assert counted("of_another_version", 3) == "3 packets"
-
-
-def test_a_fact_says_over_which_time_it_counts_and_whether_it_had_to_be_below():
-    meanings = {
-        "out_mqtt_connects_60s": "MQTT CONNECT sent",
-        "x_1s": "asked within 1 s",
-        "y": "rows",
-        "in_x_1s": "packets, ARP included",
-    }
-    said = [meaning_of(name, meanings) for name in (*meanings, "unknown_1s")]
-    assert said == [
-        "MQTT logins tried (CONNECT) in 60 s",
-        "asked within 1 s",
-        "rows",
-        "packets, ARP included, in 1 s",
-        "unknown_1s",
-    ]
-    assert fact_words("data per SYN", 0.25, limit=0.5) == "data per SYN: 0.25 (at most 0.5)"
-    assert fact_words("SYNs", 9412.0, limit=100.0) == "SYNs: 9,412 (limit 100)"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0"), (3.14159, "3.14"), (1234.5, "1,234"), (1e300, "1e+300"), (float("inf"), "inf")],
-)
-def test_numbers_for_people(value, text):
-    assert number(value) == text

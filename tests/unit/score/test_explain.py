@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from agent.features.ip_schema import SCHEMA
 from agent.score.explain import (
@@ -93,9 +92,8 @@ def test_the_median_is_a_value_that_occurred() -> None:
     assert lower_median(rows).tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("feature", [f.name for f in SCHEMA.features])
-def test_every_feature_belongs_to_one_topic(feature: str) -> None:
-    assert topic_of(feature) in TOPICS
+def test_every_feature_belongs_to_one_topic() -> None:
+    assert not [f.name for f in SCHEMA.features if topic_of(f.name) not in TOPICS]
 
 
 def test_no_topic_speaks_of_a_feature_that_is_none() -> None:
