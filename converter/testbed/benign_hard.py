@@ -86,7 +86,7 @@ def _waveform(rng: Random, ward: Ward) -> list[Command]:
             "waveform",
             20,
             **_towards_broker(rng, ward),
-            rate=rng.choice((40.0, 120.0, 250.0)),
+            rate=rng.choice((30.0, 60.0, 120.0)),
             seconds=rng.uniform(4, 10),
             size=rng.choice((120, 500, 900)),
         )
