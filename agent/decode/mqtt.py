@@ -313,23 +313,16 @@ class MqttStreams:
 
 def _walk_in_order(buffer: U8, groups: Groups, purse: Purse) -> Walk:
     """The walk of the groups' segments, done in the order of capture: memory likes to be read in order."""
-    bits = max(len(groups.row) - 1, 1).bit_length()
-    packed = groups.row << bits
-    packed |= np.arange(len(packed))
-    packed.sort()
-    packed &= (1 << bits) - 1
-    offset, length, captured = (
-        c.take(packed) for c in (groups.offset, groups.length, groups.captured)
-    )
-    walked = walk(buffer, offset, length, captured, purse)
-    place = np.empty_like(packed)
-    place[packed] = np.arange(len(packed))
+    segments, order = groups.segments, groups.order
+    walked = walk(buffer, segments.offset, segments.length, segments.captured, purse)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
     return replace(
         walked,
-        stop=walked.stop.take(place),
-        end=walked.end.take(place),
-        packets=walked.packets.take(place),
-        payload=packed.take(walked.payload),
+        stop=walked.stop.take(order),
+        end=walked.end.take(order),
+        packets=walked.packets.take(order),
+        payload=place.take(walked.payload),
     )
 
 

@@ -268,23 +268,26 @@ def _judge_headers(packets: Packets, fields: Fields, second: BoolArray) -> None:
 
 def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
     """In blocks of rows, so that what is read of the bodies stays in the processor's cache."""
-    judged = bool(packets.synchronised.take(rows).any())
     wide, n_suspect = [], 0
     for begin in range(0, len(rows), _BLOCK):
         block = rows[begin : begin + _BLOCK]
-        body, here = _body(packets, block, _SHORT if judged else 2)
-        topic = u16(body, 0).astype(np.int64)
-        fields.topic_len[block] = np.where(here >= 2, topic, -1)
-        if not judged:
-            continue
-        long = topic + 5 > _SHORT
+        judged = packets.synchronised.take(block)
+        body, here = _body(packets, block, _SHORT if judged.any() else 2)
+        topic = u16(body, 0).astype(np.int32)
+        topic[here < 2] = -1
+        fields.topic_len[block] = topic
+        long = topic > _SHORT - 5
         if long.any():
-            wide.append(block[long & packets.synchronised[block]])
-            short = np.flatnonzero(~long)
-            block, body, here = block[short], body.take(short, axis=0), here[short]
+            wide.append(block[long & judged])
+            judged &= ~long
+        if not judged.all():
+            keep = np.flatnonzero(judged)
+            block, body, here = block[keep], body.take(keep, axis=0), here[keep]
+        if not len(block):
+            continue
         n_suspect += _judge_publish(packets, fields, block, (body, here), _MAX_WIDE - n_suspect)
-    rows = np.concatenate(wide)[:_MAX_WIDE] if wide else rows[:0]
-    if len(rows):
+    if wide:
+        rows = np.concatenate(wide)[:_MAX_WIDE]
         _judge_publish(packets, fields, rows, _body(packets, rows, BODY_BYTES), _MAX_WIDE)
 
 

@@ -39,6 +39,10 @@ class Segments(NamedTuple):
 class Groups:
     """Segments (n,); groups (g,) are directions of flows (f,)."""
 
+    segments: Segments
+    """In the order of capture."""
+    order: I64
+    """(n,) which of `segments` each is."""
     row: I64
     seq: I64
     offset: I64
@@ -110,7 +114,7 @@ def group(
     keep = _of_one_flow(flows, order, alike, packed >> low)
     if keep is not None:
         table.collisions += n - len(keep)
-        order, packed, alike = order[keep], packed[keep], _changes(packed[keep] >> np.uint64(bits))
+        return _group_some(np.sort(order[keep]), segments, flows, table, configured, buffer)
     offset, captured = segments.offset.take(order), segments.captured.take(order)
     opening = _first_bytes(buffer, offset, captured)
     connect = opens_with_connect(buffer, offset, captured, opening)
@@ -129,11 +133,10 @@ def group(
         keep = np.flatnonzero(is_mqtt[flow_of_group][np.cumsum(alike) - 1])
         if not len(keep):
             return None
-        rows = np.sort(order[keep])
-        return group(
-            Segments(*(c[rows] for c in segments)), flows.take(rows), table, configured, buffer
-        )
+        return _group_some(np.sort(order[keep]), segments, flows, table, configured, buffer)
     return Groups(
+        segments=segments,
+        order=order,
         row=segments.row.take(order),
         seq=segments.seq.take(order),
         offset=offset,
@@ -150,6 +153,19 @@ def group(
         first_of_flow=first_of_flow,
         slot=slot,
     )
+
+
+def _group_some(  # noqa: PLR0913 - those of `group`
+    rows: I64,
+    segments: Segments,
+    flows: Flows,
+    table: FlowTable,
+    configured: BoolArray,
+    buffer: U8,
+) -> Groups | None:
+    """`group` of these segments only."""
+    some = Segments(*(c.take(rows) for c in segments))
+    return group(some, flows.take(rows), table, configured, buffer)
 
 
 def _first_bytes(buffer: U8, offset: I64, captured: I64) -> U8:

@@ -15,7 +15,7 @@ from agent.decode.mqtt_epochs import Epochs, Results
 from agent.decode.mqtt_follow import CHAIN, Piece
 from agent.decode.mqtt_groups import Groups
 from agent.decode.mqtt_scan import Stop
-from agent.decode.mqtt_walk import Walk
+from agent.decode.mqtt_walk import Walk, sorted_places
 
 if TYPE_CHECKING:
     from agent.records import I32, I64, U8, BoolArray
@@ -70,16 +70,12 @@ def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> F
         row, synchronised = row.copy(), synchronised.copy()
         right[number], row[number], synchronised[number] = True, at_row, in_step.astype(bool)
         opening[number], order[number] = start.astype(bool), place
-    entry = np.arange(len(walked.payload))
     if not right.all():
-        entry = np.flatnonzero(right.take(walked.payload))
-    segment = walked.payload.take(entry)
+        walked = walked.only(np.flatnonzero(right.take(walked.payload)))
+    found = _entries(groups, walked, (row, synchronised, opening), rough)
     if not followed.pieces and not moved:
-        # The usual case: entries stand in order within their segments, and a frame is one segment.
-        entry = entry.take(_by_row(row.take(segment)))
-        return _entries(groups, walked, entry, (row, synchronised, opening), rough)
-    found = _entries(groups, walked, entry, (row, synchronised, opening), rough)
-    orders = order.take(segment)
+        return found  # as ever: the walk's entries are in the order of capture, and a frame is one segment
+    orders = order.take(walked.payload)
     if followed.pieces:
         pieces, place = _pieces(followed.pieces)
         found = _join([found, pieces])
@@ -87,20 +83,13 @@ def collect(groups: Groups, walked: Walk, epochs: Epochs, results: Results) -> F
     return found.take(_by_row(found.row, orders))
 
 
-def _by_row(row: I64, order: I64 | None = None) -> I64:
-    """The stable sort by row, then by order: packed above the places into one integer, which sorts fastest."""
-    bits = max(len(row) - 1, 1).bit_length()
-    packed = row
-    if order is not None:
-        order_bits = int(order.max(initial=1)).bit_length()
-        if bits + order_bits + int(row.max(initial=1)).bit_length() > 62:
-            return np.lexsort((order, row))
-        packed = row << order_bits | order
-    packed = packed << bits
-    packed |= np.arange(len(row))
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
+def _by_row(row: I64, order: I64) -> I64:
+    """The stable sort by row, then by order, in one integer if they fit."""
+    order_bits = int(order.max(initial=1)).bit_length()
+    bits = order_bits + int(row.max(initial=1)).bit_length()
+    if bits + len(row).bit_length() > 62:
+        return np.lexsort((order, row))
+    return sorted_places(row << order_bits | order, bits)
 
 
 def _join(parts: list[Found]) -> Found:
@@ -110,7 +99,6 @@ def _join(parts: list[Found]) -> Found:
 def _entries(
     groups: Groups,
     walked: Walk,
-    entry: I64,
     of_segment: tuple[I64, BoolArray, BoolArray],
     rough: I64 | None,
 ) -> Found:
@@ -119,17 +107,16 @@ def _entries(
     `rough` are segments whose walk may be wrong.
     """
     row, synchronised, opening = of_segment
-    segment, pos, size = walked.payload.take(entry), walked.pos.take(entry), walked.size.take(entry)
-    remaining = walked.remaining.take(entry)
+    segment, pos, size, remaining = walked.payload, walked.pos, walked.size, walked.remaining
     start = np.zeros(len(segment), bool)
     if opening.any():
         start = opening.take(segment) & (pos == groups.offset.take(segment))
     estimated = rough is not None or bool(walked.extrapolated.any())
-    extrapolated = walked.extrapolated.take(entry) if estimated else np.zeros(len(entry), bool)
+    extrapolated = walked.extrapolated
     if rough is not None:
         guessed = np.zeros(len(row), bool)
         guessed[rough] = True
-        extrapolated |= guessed.take(segment)
+        extrapolated = extrapolated | guessed.take(segment)
     available = (size + remaining).astype(np.int64)
     if estimated or (groups.captured != groups.length).any():
         # Else every entry is a packet that was captured whole.
@@ -139,14 +126,14 @@ def _entries(
         row=row.take(segment),
         segment=segment,
         pos=pos,
-        first=walked.first.take(entry),
+        first=walked.first,
         remaining=remaining,
         size=size,
-        count=walked.count.take(entry),
+        count=walked.count,
         extrapolated=extrapolated,
         available=available,
         synchronised=(
-            np.ones(len(entry), bool) if synchronised.all() else synchronised.take(segment)
+            np.ones(len(segment), bool) if synchronised.all() else synchronised.take(segment)
         ),
         start=start,
     )

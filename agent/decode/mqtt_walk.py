@@ -51,7 +51,7 @@ _LEAP_STEPS = 3
 
 @dataclass(slots=True, frozen=True)
 class Walk:
-    """What was found: (n,) per payload; (m,) per entry, in any order, but by position within a payload."""
+    """What was found: (n,) per payload; (m,) per entry, by payload and then by position."""
 
     stop: U8
     """(n,) `mqtt_scan.Stop`."""
@@ -70,6 +70,13 @@ class Walk:
     count: I64
     """(m,) packets with the same first byte that this entry stands for."""
     extrapolated: BoolArray
+
+    def only(self, entries: I64) -> Walk:
+        """These entries, in this order."""
+        names = Walk.__slots__[3:]
+        return Walk(
+            self.stop, self.end, self.packets, *(getattr(self, n).take(entries) for n in names)
+        )
 
 
 def walk(buffer: U8, offset: I64, length: I64, captured: I64, purse: Purse | None = None) -> Walk:
@@ -216,6 +223,14 @@ class _Chunk:
         single = np.ones(len(first), np.int64)
         self._add_within_room(active, slice(None), active.pos, (first, remaining, size), single)
         active.pos = following
+        going = following < active.limit
+        if not going.all():
+            # The others landed: that is what a payload's stop and end are from the outset.
+            rows = np.flatnonzero(going)
+            active.keep(rows)
+            if not len(rows):
+                return
+            first, remaining, size = first.take(rows), remaining.take(rows), size.take(rows)
         code = np.where(size == 2, first.astype(np.int64) << 8 | remaining, -1)
         same = (code == active.previous) & (code >= 0)
         empty = remaining == 0
@@ -227,10 +242,8 @@ class _Chunk:
         runs = np.flatnonzero((active.streak >= _STREAK) & ~empty)
         if len(runs):
             self._leap(active, runs)
-        going = active.pos < active.limit
-        if not going.all():
-            # The others landed: that is what a payload's stop and end are from the outset.
-            active.keep(np.flatnonzero(going))
+        if len(pairs) or len(runs):
+            active.keep(np.flatnonzero(active.pos < active.limit))
 
     def _end_walks(
         self, active: _Active, rows: BoolArray, header: tuple[U8, I32, I32], k: int
@@ -378,8 +391,24 @@ class _Chunk:
             rest = (self.length - self.end)[which]
             count[guess] = np.maximum(rest * packets[which] // np.maximum(self.end[which], 1), 1)
             packets[which] += count[guess]
-        columns[0] = payload + base
-        return Walk(self.stop, self.end, packets, *columns)
+        if base:
+            columns[0] = payload + base
+        walked = Walk(self.stop, self.end, packets, *columns)
+        if len(self.columns) == 1:
+            return walked
+        return walked.only(sorted_places(payload, n.bit_length()))
+
+
+def sorted_places(values: I64, bits: int) -> I64:
+    """The stable order of values of so many bits: packed above their places, which sorts fastest."""
+    place_bits = len(values).bit_length()
+    small = bits + place_bits <= 32
+    packed = values.astype(np.uint32 if small else np.int64)
+    packed <<= place_bits
+    packed |= np.arange(len(values), dtype=packed.dtype)
+    packed.sort()
+    packed &= (1 << place_bits) - 1
+    return packed.astype(np.int64)
 
 
 def _leading(good: BoolArray) -> I64:

@@ -40,12 +40,12 @@ def decode_tls(batch: FrameBatch, transport: Transport) -> tuple[U8, TlsTable]:
     """The record that each frame's payload opens with, (n,) `TlsRecord`, and the ClientHellos."""
     tls = np.zeros(len(batch), np.uint8)
     row = np.flatnonzero(transport.is_tcp & (transport.payload_caplen >= RECORD_HEADER_LEN))
+    # The first byte alone tells most of what is not TLS.
+    kind = batch.buffer.take(transport.payload_off.take(row))
+    row = row[kind - np.uint8(CHANGE_CIPHER_SPEC) < np.uint8(4)]
     rows = gather(batch.buffer, transport.payload_off[row], 12)
     word = u32(rows, 0)
-    # Content type 20 to 23, version 3.0 to 3.4.
-    plausible = (word - np.uint32(CHANGE_CIPHER_SPEC << 24) < np.uint32(4 << 24)) & (
-        (word & 0x00FF_FF00) - np.uint32(0x0003_0000) <= np.uint32(0x0000_0400)
-    )
+    plausible = (word & 0x00FF_FF00) - np.uint32(0x0003_0000) <= np.uint32(0x0400)  # version 3.0 to 3.4
     row, rows = row[plausible], rows[plausible]
     length = u16(rows, 3)
     kind = rows[:, 0]
