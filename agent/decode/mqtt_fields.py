@@ -268,27 +268,32 @@ def _judge_headers(packets: Packets, fields: Fields, second: BoolArray) -> None:
 
 def _publish(packets: Packets, fields: Fields, rows: I64) -> None:
     """In blocks of rows, so that what is read of the bodies stays in the processor's cache."""
+    step = packets.synchronised.take(rows)
+    if not step.all():
+        others = rows[~step]
+        _topic_len(fields, others, *_body(packets, others, 2))
+        rows = rows[step]
     wide, n_suspect = [], 0
     for begin in range(0, len(rows), _BLOCK):
         block = rows[begin : begin + _BLOCK]
-        judged = packets.synchronised.take(block)
-        body, here = _body(packets, block, _SHORT if judged.any() else 2)
-        topic = u16(body, 0).astype(np.int32)
-        topic[here < 2] = -1
-        fields.topic_len[block] = topic
-        long = topic > _SHORT - 5
+        body, here = _body(packets, block, _SHORT)
+        long = _topic_len(fields, block, body, here) > _SHORT - 5
         if long.any():
-            wide.append(block[long & judged])
-            judged &= ~long
-        if not judged.all():
-            keep = np.flatnonzero(judged)
-            block, body, here = block[keep], body.take(keep, axis=0), here[keep]
-        if not len(block):
-            continue
+            wide.append(block[long])
+            short = np.flatnonzero(~long)
+            block, body, here = block[short], body.take(short, axis=0), here[short]
         n_suspect += _judge_publish(packets, fields, block, (body, here), _MAX_WIDE - n_suspect)
     if wide:
         rows = np.concatenate(wide)[:_MAX_WIDE]
         _judge_publish(packets, fields, rows, _body(packets, rows, BODY_BYTES), _MAX_WIDE)
+
+
+def _topic_len(fields: Fields, rows: I64, body: U8, here: I64) -> I32:
+    """Note and return the topics' lengths, -1 where they were not captured."""
+    length = u16(body, 0).astype(np.int32)
+    length[here < 2] = -1
+    fields.topic_len[rows] = length
+    return length
 
 
 def _judge_publish(
@@ -327,7 +332,9 @@ def _judge_publish(
     fields.blame(rows, least > remaining, MqttViolation.BODY_LENGTH)
     numbered = numbered[(least <= here)[numbered]]
     if len(numbered):
-        zero = _word(body.take(numbered, axis=0), topic[numbered] + 2) == 0
+        at = numbered * body.shape[1] + topic[numbered] + 2
+        flat = body.reshape(-1)
+        zero = flat.take(at) | flat.take(at + 1) == 0
         fields.blame(rows[numbered], zero, MqttViolation.PACKET_ID_ZERO)
     return len(suspect)
 
