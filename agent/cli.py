@@ -224,6 +224,15 @@ def replay(  # noqa: PLR0913 -- one parameter an option
 @click.option(
     "--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="End after this time."
 )
+@click.option(
+    "--summary", is_flag=True, help="At the end, a table of the findings (--json: stderr)."
+)
+@click.option(
+    "--state", type=FILE, help="Remember what has come, so that gaps over a restart show."
+)
+@click.option(
+    "--language", type=LANGUAGE, help="Say it in this one. Default: as the gateway wrote."
+)
 def alerts(  # noqa: PLR0913 -- one parameter an option
     broker: str,
     *,
@@ -236,6 +245,9 @@ def alerts(  # noqa: PLR0913 -- one parameter an option
     client_id: str | None,
     count: int | None,
     for_s: float | None,
+    summary: bool,
+    state: Path | None,
+    language: str | None,
 ) -> None:
     """Show findings as they arrive at the broker: the security team's view.
 
@@ -245,13 +257,15 @@ def alerts(  # noqa: PLR0913 -- one parameter an option
     \b
     wardwatch alerts --broker mqtts://broker.example --ca ca.pem --user-file me.user
     wardwatch alerts --broker mqtt://127.0.0.1 --json --count 10
+    wardwatch alerts --broker mqtt://127.0.0.1 --summary --state ~/.wardwatch-alerts
     """
-    from agent.cli_alerts import CLIENT_ID, watch  # noqa: PLC0415 -- heavy: paho
+    from agent.cli_alerts import CLIENT_ID, View, watch  # noqa: PLC0415 -- heavy: paho
 
     address = _broker(
         broker, client_id or CLIENT_ID, ca=ca, cert=cert, key=key, user_file=user_file
     )
-    watch(address, as_json=as_json, topic_filter=topic, count=count, for_s=for_s)
+    view = View(as_json=as_json, summary=summary, state=state, language=language)
+    watch(address, view, topic_filter=topic, count=count, for_s=for_s)
 
 
 @cli.command(short_help="List what can be listened on.")

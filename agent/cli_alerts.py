@@ -2,23 +2,28 @@
 
 It subscribes with a fixed client id, clean start off and a session of 7 days, so that what came while
 it was away is shown when it is back; it publishes nothing. A gap in a gateway's sequence is reported,
-an event that came twice (MQTT's at least once) is shown once.
+with `--state` across runs, too; an event that came twice (MQTT's at least once) is shown once.
 
-Raises: `UplinkError` where the broker cannot be reached at the start; later it reconnects.
+Raises: `UplinkError` where the broker cannot be reached at the start; later it reconnects. `AgentError`
+where the file of `--state` cannot be read or written.
 """
 
 import json
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from agent.alert import topics
-from agent.alert.render import row_of_event, show, terminal
+from agent.alert.render import PIPE_COLUMNS, Row, row_of_event, show, table, terminal
+from agent.alert.sequences import Sequences
+from agent.alert.words import DEFAULT
 from agent.cli_replay import note
-from agent.errors import UplinkError
+from agent.errors import AgentError, UplinkError
 from agent.uplink.mqtt import Broker, Connection
 
 SESSION_EXPIRY_S = 7 * 86_400
@@ -26,29 +31,39 @@ CLIENT_ID = "wardwatch-alerts"
 RETRY_S = 5.0
 GAP_S = 10.0
 """How long an event that others overtook may take."""
-MAX_MISSING = 10_000
-MAX_SEEN = 10_000
-"""Ids of events that were shown; enough for what a broker sends again after a reconnect."""
+MAX_FINDINGS = 10_000
+"""Of the summary; the longest unheard go first, closed ones before open ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What of the events is shown, and how."""
+
+    as_json: bool = False
+    summary: bool = False
+    """A table of the findings at the end: on stderr with `as_json`, whose stdout holds events only."""
+    state: Path | None = None
+    """Where it is remembered what has come, for the next run."""
+    language: str | None = None
+    """None: as each gateway wrote it."""
 
 
 @dataclass(slots=True)
 class Reader:
     """Which events of which gateway have been shown."""
 
-    as_json: bool
+    view: View
     console: Console = field(default_factory=terminal)
+    sequences: Sequences = field(default_factory=Sequences)
     n_shown: int = 0
-    n_missing: int = 0
-    _last: dict[str, int] = field(default_factory=dict)
-    _missing: dict[str, dict[int, float]] = field(default_factory=dict)
-    """By gateway: numbers that were left out, and since when."""
-    _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _findings: OrderedDict[str, Row] = field(default_factory=OrderedDict)
+    _unsaved: bool = False
 
     def take(self, topic: str, payload: bytes) -> None:
         """Show one message; say what is missing before it."""
         try:
             event = json.loads(payload)
-            row = row_of_event(event)
+            row = row_of_event(event, language=self.view.language)
         except (ValueError, RecursionError) as error:
             note(f"{_clean(topic)}: left out: {_clean(str(error))}")
             return
@@ -56,76 +71,126 @@ class Reader:
         metadata = event.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
         uid, sequence = metadata.get("uid"), metadata.get("sequence")
-        if isinstance(uid, str) and not self._is_new(uid):
+        if isinstance(uid, str) and not self.sequences.is_new(uid):
             return
+        self._unsaved = True
         if isinstance(sequence, int):
-            self._note_sequence(_clean(gateway), sequence)
+            for line in self.sequences.take(_clean(gateway), sequence, now_s=time.monotonic()):
+                note(line)
         self.n_shown += 1
-        if self.as_json:
+        if self.view.summary:
+            self._remember(row)
+        if self.view.as_json:
             click.echo(payload)
         else:
             show(self.console, [row])
 
-    def _is_new(self, uid: str) -> bool:
-        if uid in self._seen:
-            return False
-        self._seen[uid] = None
-        if len(self._seen) > MAX_SEEN:
-            self._seen.popitem(last=False)
-        return True
-
-    def _note_sequence(self, gateway: str, sequence: int) -> None:
-        """Findings may overtake each other, so a number that is left out gets time to come."""
-        last = self._last.get(gateway)
-        missing = self._missing.setdefault(gateway, {})
-        if missing.pop(sequence, None) is not None:
-            return
-        if last is not None and sequence <= last:
-            note(f"{gateway}: its numbers begin anew at {sequence} (last was {last})")
-            missing.clear()
-        elif last is not None:
-            now_s = time.monotonic()
-            first = max(last + 1, sequence - MAX_MISSING)
-            missing.update(dict.fromkeys(range(first, sequence), now_s))
-        self._last[gateway] = sequence
-
     def report_gaps(self, *, older_than_s: float) -> None:
         """Name the numbers that have not come, each once."""
-        before_s = time.monotonic() - older_than_s
-        for gateway, missing in self._missing.items():
-            gone = [sequence for sequence, since_s in missing.items() if since_s <= before_s]
-            for sequence in gone:
-                del missing[sequence]
-            if gone:
-                self.n_missing += len(gone)
-                span = str(gone[0]) if len(gone) == 1 else f"{gone[0]} to {gone[-1]}"
-                note(f"{gateway}: gap: {len(gone)} event(s) missing ({span})")
+        for line in self.sequences.gaps(now_s=time.monotonic(), patience_s=older_than_s):
+            self._unsaved = True
+            note(line)
+
+    def save(self) -> None:
+        """Write down what has come, where that is wanted and anything new did."""
+        if self.view.state is not None and self._unsaved:
+            write_state(self.view.state, self.sequences)
+            self._unsaved = False
+
+    def summarise(self) -> None:
+        """The table of the findings that were heard of, and how many events were missing."""
+        if not self.view.summary:
+            return
+        console = Console(stderr=True, width=PIPE_COLUMNS) if self.view.as_json else self.console
+        language = self.view.language or DEFAULT
+        console.print(table(self._findings.values(), language=language, last=True))
+        if self.sequences.n_missing:
+            note(f"{self.sequences.n_missing} event(s) missing in all")
+
+    def _remember(self, row: Row) -> None:
+        self._findings[row.uid] = row
+        self._findings.move_to_end(row.uid)
+        if len(self._findings) > MAX_FINDINGS:
+            closed = (uid for uid, kept in self._findings.items() if kept.activity == "closed")
+            self._findings.pop(next(closed, next(iter(self._findings))))
+
+
+def read_state(path: Path) -> Sequences:
+    """What the last run wrote; nothing where there is no such file. `AgentError` on any other file."""
+    try:
+        return Sequences.restored(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Sequences()
+    except ValueError as error:
+        raise AgentError(
+            f"{path}: not written by `wardwatch alerts --state`; name another file"
+        ) from error
+    except OSError as error:
+        raise AgentError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def write_state(path: Path, sequences: Sequences) -> None:
+    """Replace the file as a whole, so that a kill leaves the old or the new one."""
+    draft = path.with_name(f"{path.name}.new")
+    try:
+        draft.write_text(sequences.stored(), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise AgentError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def watch(
     broker: Broker,
+    view: View,
     *,
-    as_json: bool,
     topic_filter: str | None = None,
     count: int | None = None,
     for_s: float | None = None,
 ) -> int:
     """Show events until interrupted, or `count` were shown, or `for_s` is over; how many were shown."""
-    reader = Reader(as_json=as_json)
+    reader = Reader(view)
+    if view.state is not None:
+        reader.sequences = read_state(view.state)
+        write_state(
+            view.state, reader.sequences
+        )  # what cannot be written is said before, not after
+    try:
+        _read(reader, broker, topic_filter=topic_filter, count=count, for_s=for_s)
+    finally:
+        reader.save()
+        reader.summarise()
+    return reader.n_shown
+
+
+def _read(
+    reader: Reader,
+    broker: Broker,
+    *,
+    topic_filter: str | None,
+    count: int | None,
+    for_s: float | None,
+) -> None:
     until_s = time.monotonic() + for_s if for_s is not None else float("inf")
     connected = False
-    while time.monotonic() < until_s and (count is None or reader.n_shown < count):
+
+    def go_on() -> bool:
+        return time.monotonic() < until_s and (count is None or reader.n_shown < count)
+
+    while go_on():
         try:
             connection = _subscribed(broker, topic_filter or topics.all_alerts())
-            if not connected and not as_json:
+            if not connected and not reader.view.as_json:
                 note(f"listening at {broker.name}; interrupt with Ctrl-C")
             connected = True
             try:
-                while time.monotonic() < until_s and (count is None or reader.n_shown < count):
+                while go_on():
                     connection.turn(0.2)
                     while connection.messages:
                         reader.take(*connection.messages.popleft())
                     reader.report_gaps(older_than_s=GAP_S)
+                    reader.save()
             finally:
                 reader.report_gaps(older_than_s=0.0)
                 connection.close()
@@ -134,7 +199,6 @@ def watch(
                 raise
             note(f"{error}; trying again")
             time.sleep(RETRY_S)
-    return reader.n_shown
 
 
 def _subscribed(broker: Broker, topic_filter: str) -> Connection:
