@@ -97,3 +97,21 @@ class UplinkError(AgentError):
         if reason is UplinkReason.SPOOL:
             self.exit_status = 1
         super().__init__(message)
+
+
+class BaselineReason(StrEnum):
+    """Why a baseline's file is refused."""
+
+    NOT_FOUND = "not_found"
+    MALFORMED = "malformed"
+    VERSION = "version"  # of a newer wardwatch
+    SCHEMA = "schema"  # learned on other features
+    UNWRITABLE = "unwritable"
+
+
+class BaselineError(AgentError):
+    """A baseline's file cannot be used."""
+
+    def __init__(self, reason: BaselineReason, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
