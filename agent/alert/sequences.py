@@ -111,14 +111,14 @@ class Sequences:
         try:
             tree: dict[str, Any] = json.loads(text)
             if tree["schema"] != SCHEMA_NAME:
-                raise ValueError(tree["schema"])
+                raise TypeError(tree["schema"])
             for name, row in tree["gateways"].items():
                 gone = OrderedDict.fromkeys(int(number) for number in row["gone"])
                 last = None if row["last"] is None else int(row["last"])
                 out._gateways[str(name)] = _Gateway(last=last, gone=gone)
             out._seen = OrderedDict.fromkeys(str(uid) for uid in tree["seen"])
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(str(error)) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a state of sequences: {error}") from error
         return out
 
     def _state_of(self, gateway: str) -> _Gateway:
