@@ -5,10 +5,10 @@ hostile or not. Raises `DatasetError` with file and line where a label file is w
 
 **The rule** (`hostile_frames`): a frame is hostile when it lies in [start_ns, end_ns], its Ethernet source is
 one of the attackers' MACs, and it has the kind's shape (`_SHAPES`): a flood's protocol toward a victim, a
-scan's IPv4 toward a victim, a sweep's probes and ARP requests, an MQTT attack's TCP toward a victim's port,
-a forged ARP claim or a relayed packet. Attackers do nothing else while they attack, so the MAC and the time
-decide; the shape leaves out what their kernel says by itself (neighbour discovery, ARP replies). What victims
-answer is not hostile. A link without MAC addresses cannot be labelled this way.
+scan's IP toward a victim, a sweep's probes and ARP requests (over IPv6 its solicitations), an MQTT attack's
+TCP toward a victim's port, a forged ARP claim or a relayed packet. Attackers do nothing else while they attack,
+so the MAC and the time decide; the shape leaves out what their kernel says by itself (neighbour discovery, ARP
+replies). What victims answer is not hostile. A link without MAC addresses cannot be labelled this way.
 """
 
 import ipaddress
@@ -104,12 +104,36 @@ def _v4(texts: list[str]) -> "NDArray[np.uint64]":
     return np.array([V4_MAPPED_LO | int(a) for a in found if a.version == 4], dtype=np.uint64)
 
 
+def _v6(texts: list[str]) -> list[tuple[np.uint64, np.uint64]]:
+    """IPv6 addresses as (hi, lo); others are left out."""
+    found = [int(a) for t in texts if (a := ipaddress.ip_address(t)).version == 6]
+    return [(np.uint64(a >> 64), np.uint64(a & (2**64 - 1))) for a in found]
+
+
+def _speaks_v6(e: Episode) -> bool:
+    return any(":" in text for text in e.attackers)
+
+
+def _is_any(hi: "U64", lo: "U64", texts: list[str]) -> "BoolArray":
+    out: BoolArray = np.zeros(len(hi), dtype=np.bool_)
+    for high, low in _v6(texts):
+        out |= (hi == high) & (lo == low)
+    return out
+
+
+def _nd(t: "PacketTable") -> "BoolArray":
+    """What a kernel says by itself over IPv6: router and neighbour discovery, redirects."""
+    return np.asarray((t.proto == 58) & (t.icmp_type >= 133) & (t.icmp_type <= 137))
+
+
 def _to_victim(t: "PacketTable", e: Episode) -> "BoolArray":
-    return np.asarray((t.family == 4) & np.isin(t.dst_lo, _v4(e.victims)))
+    v4 = (t.family == 4) & np.isin(t.dst_lo, _v4(e.victims))
+    v6 = (t.family == 6) & _is_any(t.dst_hi, t.dst_lo, e.victims) & ~_nd(t)
+    return np.asarray(v4 | v6)
 
 
-def _protocol(number: int) -> Callable[["PacketTable", Episode], "BoolArray"]:
-    return lambda t, e: np.asarray(_to_victim(t, e) & (t.proto == number))
+def _protocol(*numbers: int) -> Callable[["PacketTable", Episode], "BoolArray"]:
+    return lambda t, e: np.asarray(_to_victim(t, e) & np.isin(t.proto, numbers))
 
 
 def _syn(t: "PacketTable", e: Episode) -> "BoolArray":
@@ -122,15 +146,29 @@ def _mqtt(t: "PacketTable", e: Episode) -> "BoolArray":
 
 
 def _sweep(t: "PacketTable", e: Episode) -> "BoolArray":
-    """Probes by any IPv4 protocol to unicast addresses, and ARP requests; victims need not exist."""
-    del e
-    out = (t.family == 4) & ((t.dst_mac >> np.uint64(40)) & np.uint64(1) == 0)
+    """Probes by any protocol to unicast addresses, and ARP requests; victims need not exist.
+
+    Over IPv6: solicitations instead of ARP, and echo requests to a multicast address.
+    """
+    unicast = (t.dst_mac >> np.uint64(40)) & np.uint64(1) == 0
+    if _speaks_v6(e):
+        asks = (t.proto == 58) & ((t.icmp_type == 135) | (t.icmp_type == 128))
+        return np.asarray((t.family == 6) & ((unicast & ~_nd(t)) | asks))
+    out = (t.family == 4) & unicast
     out[t.arp.row[t.arp.op == 1]] = True
     return np.asarray(out)
 
 
 def _spoofing(t: "PacketTable", e: Episode) -> "BoolArray":
-    """ARP that claims an address which is not the attacker's, packets relayed, ICMP redirects."""
+    """ARP that claims an address which is not the attacker's, packets relayed, ICMP redirects.
+
+    Over IPv6: neighbour discovery sent under another's address, and packets relayed.
+    """
+    if _speaks_v6(e):
+        link_local = (t.src_hi >> np.uint64(54)) == np.uint64(0xFE80 >> 6)
+        nobody = (t.src_hi == 0) & (t.src_lo == 0)
+        own6 = link_local | nobody | _is_any(t.src_hi, t.src_lo, e.attackers)
+        return np.asarray((t.family == 6) & ~own6)
     own = _v4(e.attackers)
     out = (t.family == 4) & (~np.isin(t.src_lo, own) | ((t.proto == 1) & (t.icmp_type == 5)))
     claims = np.isin(t.arp.sender_mac, _macs(e.attacker_macs))
@@ -144,7 +182,7 @@ _SHAPES: dict[str, Callable[["PacketTable", Episode], "BoolArray"]] = {
     "tcp_syn_flood": _syn,
     "tcp_flood": _protocol(6),
     "udp_flood": _protocol(17),
-    "icmp_flood": _protocol(1),
+    "icmp_flood": _protocol(1, 58),
     "ping_sweep": _sweep,
     "port_scan": _to_victim,
     "os_scan": _to_victim,

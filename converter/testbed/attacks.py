@@ -61,6 +61,8 @@ class Variant:
     build: Builder
     attackers: int = 1
     """How many hosts it takes."""
+    needs: str = ""
+    """What a ward must have: `ipv6` or `tls`; other wards are not dealt it."""
 
 
 def own(host: Host, what: str, limit_s: float, /, **options: object) -> Command:
@@ -75,7 +77,7 @@ def own(host: Host, what: str, limit_s: float, /, **options: object) -> Command:
     )
 
 
-def _server(rng: Random, ward: Ward) -> tuple[Host, int]:
+def server(rng: Random, ward: Ward) -> tuple[Host, int]:
     """Whom a flood meets: mostly the broker, sometimes the web server, a device or a closed port."""
     pick = rng.random()
     if pick < 0.5:
@@ -86,7 +88,7 @@ def _server(rng: Random, ward: Ward) -> tuple[Host, int]:
     return host, rng.choice((22, 53, 80, 443, 1883, 2575, 5000))
 
 
-def _pace(rng: Random, *, slowest: int = 3_000) -> tuple[int, int, float]:
+def flood_pace(rng: Random, *, slowest: int = 3_000) -> tuple[int, int, float]:
     """Microseconds between frames, frames, seconds that they take."""
     gap_us = rng.choice(
         [g for g in (3_000, 2_000, 1_500, 1_000, 700, 400, 200, 100) if g <= slowest]
@@ -101,8 +103,8 @@ def hping(
     """A flood by hping3 from every attacker at once."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-        victim, to_port = _server(rng, ward)
-        gap_us, count, seconds = _pace(rng)
+        victim, to_port = server(rng, ward)
+        gap_us, count, seconds = flood_pace(rng)
         size = rng.choice(sizes)
         if size > 200:
             count = min(count, 3_000)
@@ -140,8 +142,8 @@ def own_flood(what: str, *, spoofed: bool = False) -> Builder:
     """A flood by our own sockets."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-        victim, port = _server(rng, ward)
-        gap_us, count, seconds = _pace(rng)
+        victim, port = server(rng, ward)
+        gap_us, count, seconds = flood_pace(rng)
         commands = [
             own(
                 a,
@@ -171,7 +173,7 @@ def own_flood(what: str, *, spoofed: bool = False) -> Builder:
 
 def ping_flood(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     """Echo requests by iputils' ping: what any machine has at hand."""
-    victim, _ = _server(rng, ward)
+    victim, _ = server(rng, ward)
     count = rng.randrange(1_500, 4_000)
     rate_gap = rng.choice(("0.002", "0.003"))
     argv = [
@@ -240,7 +242,7 @@ def nmap_sweep(flags: str, *, seconds: float, routed: bool = False, size: int = 
                     limit_s=seconds * 2.5 + 6,
                 )
             ],
-            victims=_swept(ward, attackers[0], routed=routed, limit=2 ** (32 - size)),
+            victims=swept(ward, attackers[0], routed=routed, limit=2 ** (32 - size)),
             expect_s=seconds,
         )
 
@@ -255,12 +257,12 @@ def own_sweep(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     net = ward.clinic if routed else ward.subnet
     return Attack(
         commands=[own(attackers[0], "icmp_sweep", 40, net=net, last=limit, rate=rate)],
-        victims=_swept(ward, attackers[0], routed=routed, limit=limit + 1),
+        victims=swept(ward, attackers[0], routed=routed, limit=limit + 1),
         expect_s=limit / rate + 1,
     )
 
 
-def _swept(ward: Ward, attacker: Host, *, routed: bool, limit: int) -> list[str]:
+def swept(ward: Ward, attacker: Host, *, routed: bool, limit: int) -> list[str]:
     """The hosts that exist in the first `limit` addresses of the subnet."""
     hosts = [h for h in ward.hosts if h.routed == routed and h.name != attacker.name]
     return [h.ip for h in hosts if int(h.ip.rsplit(".", 1)[1]) < limit]
@@ -329,9 +331,11 @@ def own_probe(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     )
 
 
-def _pair(rng: Random, ward: Ward) -> tuple[Host, Host]:
+def pair(rng: Random, ward: Ward) -> tuple[Host, Host]:
     """Two hosts to stand between: mostly a device and the broker, else a device and the gateway."""
-    devices = [h for h in ward.of("device", "station") if not h.v6 and h.profile != "glucose"]
+    devices = [
+        h for h in ward.of("device", "station") if not (h.v6 or h.routed) and h.profile != "glucose"
+    ]
     return rng.choice(devices), ward.named("broker" if rng.random() < 0.75 else "gw")
 
 
@@ -339,7 +343,7 @@ def arpspoof(*, both: bool, forward: bool, hard_stop: bool = False) -> Builder:
     """Arpspoof of dsniff: one claim every two seconds to each side; puts the truth back when told to end."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
-        a, b = _pair(rng, ward)
+        a, b = pair(rng, ward)
         seconds = rng.uniform(9, 16)
         argv = ["arpspoof", "-i", "eth0", "-t", a.ip, *(["-r"] if both else []), b.ip]
         stop = "KILL" if hard_stop else "INT"
@@ -358,7 +362,7 @@ def arpspoof(*, both: bool, forward: bool, hard_stop: bool = False) -> Builder:
 
 def ettercap(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     """Ettercap between two hosts; it forwards by itself."""
-    a, b = _pair(rng, ward)
+    a, b = pair(rng, ward)
     seconds = rng.uniform(10, 15)
     argv = ["ettercap", "-T", "-q", "-i", "eth0", "-M", "arp:remote", f"/{a.ip}//", f"/{b.ip}//"]
     command = Command(host=attackers[0].name, argv=argv, limit_s=seconds, forward=False)
@@ -367,7 +371,7 @@ def ettercap(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
 
 def own_poison(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
     """Unasked ARP replies several times a second by our own packet socket, with or without forwarding."""
-    a, b = _pair(rng, ward)
+    a, b = pair(rng, ward)
     seconds, rate = rng.uniform(8, 14), rng.choice((0.5, 1.0, 5.0))
     command = own(
         attackers[0], "arp_poison", seconds * 2, a=a.ip, b=b.ip, rate=rate, seconds=seconds

@@ -83,14 +83,15 @@ def record(
         plan = load_plan(plan_file)
         specs = _runs(plan, seeds, only)
         budget_s = _seconds(budget)
-        require_tools()
+        used = {step.tool for spec in specs for step in spec.steps}
+        require_tools(used)
         folder = (out or Path("lab") / plan.name).resolve()
         report = record_all(
             specs,
             folder,
             jobs=jobs,
             budget_s=budget_s,
-            tools=tool_versions(),
+            tools=tool_versions(used),
             say=lambda line: click.echo(line, err=True),
         )
     except AgentError as e:
@@ -141,7 +142,7 @@ def check() -> None:
     for v in VARIANTS:
         click.echo(f"{v.kind:20} {v.name:24} {v.tool}")
     try:
-        require_tools()
+        require_tools(v.tool for v in VARIANTS)
     except AgentError as e:
         _fail(e)
         return

@@ -13,28 +13,19 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from converter.testbed import wire
+from converter.testbed import hostile_arp, hostile_mqtt, hostile_raw, wire
+from converter.testbed.pacing import pace
 
 Options = dict[str, Any]
 
 MARK = "WARDWATCH_WARD"
 """Environment variable that the ward sets for the processes in its namespaces."""
-
-
-def pace(rate: float, count: int) -> Iterator[int]:
-    """0, 1, ... `count` - 1 at `rate` a second; catches up after a late wake-up."""
-    start = time.monotonic()
-    for i in range(count):
-        late = start + i / rate - time.monotonic()
-        if late > 0.001:
-            time.sleep(late)
-        yield i
 
 
 def _random_address(rng: Random) -> str:
@@ -320,7 +311,7 @@ TOOLS: dict[str, Callable[[Options], None]] = {
         paho_publish,
         mqtt_malformed,
     )
-}
+} | {f.__name__: f for m in (hostile_raw, hostile_arp, hostile_mqtt) for f in m.TOOLS}
 
 
 def in_a_ward() -> bool:

@@ -20,7 +20,7 @@ import msgspec
 
 from agent.errors import ConfigError
 from converter.testbed.benign_hard import WARD2_EVENTS
-from converter.testbed.variants import KINDS, VARIANTS
+from converter.testbed.variants import FIRST_VARIANTS, KINDS, VARIANTS
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Range = tuple[float, float]
@@ -43,6 +43,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Detection ids; empty: all that the testbed knows."""
     variants: list[str] = []
     """Only these variants; empty: every variant of the kinds that is not excluded."""
+    table: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    """2: the variants of `variants_more` too; 1: those that the first plans were drawn from."""
     exclude: list[str] = []
     """Variants that are never taken (they are for the held-out plan)."""
     benign_events: Count = (1, 3)
@@ -140,7 +142,7 @@ def _check_names(at: str, names: list[str], known: Sequence[str]) -> None:
 def choices(group: Group) -> dict[str, list[str]]:
     """Variants by kind that a group may take, in the table's order."""
     out: dict[str, list[str]] = {}
-    for v in VARIANTS:
+    for v in VARIANTS if group.table == 2 or group.variants else FIRST_VARIANTS:
         wanted = (not group.variants or v.name in group.variants) and v.name not in group.exclude
         if wanted and (not group.kinds or v.kind in group.kinds):
             out.setdefault(v.kind, []).append(v.name)

@@ -278,13 +278,14 @@ class _Play:
         ward, step = self.spec.ward, r.step
         hosts = [ward.named(name) for name in step.attackers]
         aliases = [a for c in step.commands for a in c.aliases]
+        v6 = any(":" in victim for victim in step.victims)
         self.happened.append(
             Happened(
                 step=step,
                 began_ns=r.began_ns,
                 ended_ns=time.time_ns(),
                 statuses=r.statuses,
-                attackers=[h.ip for h in hosts] + aliases,
+                attackers=[h.ip6 if v6 else h.ip for h in hosts] + aliases,
                 attacker_macs=[h.mac for h in hosts],
             )
         )

@@ -93,13 +93,31 @@ class _Decks:
         self.left: dict[str, list[str]] = {}
         self.kinds: list[str] = []
 
-    def deal(self) -> tuple[str, str]:
-        if not self.kinds:
-            self.kinds = self._shuffled(list(self.full))
-        kind = self.kinds.pop()
-        if not self.left.get(kind):
-            self.left[kind] = self._shuffled(self.full[kind])
-        return kind, self.left[kind].pop()
+    def deal(self, ward: Ward) -> tuple[str, str] | None:
+        """The next kind and its next variant that this ward can hold, None where it holds none of any kind.
+
+        A variant that needs what this ward has goes first: another ward may not have it.
+        """
+        has = {"", *(["ipv6"] if ward.prefix6 else []), *(["tls"] if ward.tls_port else [])}
+        for _ in range(2 * len(self.full)):
+            if not self.kinds:
+                self.kinds = self._shuffled(list(self.full))
+            kind = self.kinds.pop()
+            name = self._fitting(kind, has)
+            if name:
+                self.left[kind].remove(name)
+                return kind, name
+        return None
+
+    def _fitting(self, kind: str, has: set[str]) -> str:
+        """The last of a kind's deck that fits, dealt anew where none does; empty: none ever will."""
+        for _ in range(2):
+            left = self.left.setdefault(kind, [])
+            fitting = [n for n in reversed(left) if variant(n, kind).needs in has]
+            if fitting:
+                return next((n for n in fitting if variant(n, kind).needs), fitting[0])
+            left += self._shuffled([n for n in self.full[kind] if n not in left])
+        return ""
 
     def give_back(self, kind: str, name: str) -> None:
         self.kinds.append(kind)
@@ -148,7 +166,10 @@ def _attacks(
     """Attacks one after the other until the time or their number is used up."""
     wanted, t = rng.randint(*group.episodes), min(WARM_UP_S, duration_s / 4) + rng.uniform(0, 3)
     for _ in range(wanted):
-        kind, name = decks.deal()
+        dealt = decks.deal(ward)
+        if dealt is None:
+            return
+        kind, name = dealt
         row = variant(name, kind)
         hosts: list[Host] = rng.sample(ward.of("attacker"), row.attackers)
         attack = row.build(rng, ward, hosts)

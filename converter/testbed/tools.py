@@ -6,6 +6,7 @@ Raises `TestbedError` naming the packages that are missing, or that root is.
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 from converter.testbed.namespaces import TestbedError
 
@@ -25,31 +26,63 @@ TOOLS: dict[str, tuple[str, list[str]]] = {
     "arpspoof": ("dsniff", []),
     "ettercap": ("ettercap-text-only", ["ettercap", "--version"]),
 }
-"""Tool: Debian package, and the command that prints its version (none: it has no such command)."""
+"""Tool: Debian package, and the command that prints its version (none: it has no such command).
+
+Every recording needs these."""
+
+EXTRA: dict[str, tuple[str, list[str]]] = {
+    "nping": ("nmap", ["nping", "--version"]),
+    "fping": ("fping", ["fping", "--version"]),
+    "t50": ("t50", ["t50", "--version"]),
+    "masscan": ("masscan", ["masscan", "--version"]),
+    "zmap": ("zmap", ["zmap", "--version"]),
+    "arp-scan": ("arp-scan", ["arp-scan", "--version"]),
+    "arping": ("arping", ["arping", "--help"]),
+    "netdiscover": ("netdiscover", []),
+    "nc": ("netcat-openbsd", []),
+    "mosquitto_sub": ("mosquitto-clients", []),
+    "ncrack": ("ncrack", ["ncrack", "--version"]),
+    "whatweb": ("whatweb", ["whatweb", "--version"]),
+    "wapiti": ("wapiti", ["wapiti", "--version"]),
+    "dirb": ("dirb", []),
+    "gobuster": ("gobuster", ["gobuster", "version"]),
+    "sqlmap": ("sqlmap", ["sqlmap", "--version"]),
+    "ffuf": ("ffuf", ["ffuf", "-V"]),
+    "wfuzz": ("wfuzz", ["wfuzz", "--version"]),
+}
+"""Needed only by recordings whose variants use them."""
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-def missing_tools() -> list[str]:
-    """Debian packages whose tool is not found, sorted."""
+def missing_tools(used: Iterable[str] = ()) -> list[str]:
+    """Debian packages whose tool is not found, sorted: of every recording, and of those `used` that are in EXTRA."""
+    wanted = TOOLS | _extra(used)
     return sorted(
-        {package for tool, (package, _) in TOOLS.items() if shutil.which(tool, path=_PATH) is None}
+        {package for tool, (package, _) in wanted.items() if shutil.which(tool, path=_PATH) is None}
     )
 
 
-def require_tools() -> None:
-    """Refuse, in one line, what cannot work: not root, or tools missing."""
+def _extra(used: Iterable[str]) -> dict[str, tuple[str, list[str]]]:
+    names = set(used)
+    # dirb's list of words serves the other web scanners too
+    names |= {"dirb"} if names & {"gobuster", "ffuf", "wfuzz", "ncrack"} else set()
+    return {tool: entry for tool, entry in EXTRA.items() if tool in names}
+
+
+def require_tools(used: Iterable[str] = ()) -> None:
+    """Refuse, in one line, what cannot work: not root, or tools missing (`used`: the steps' tools)."""
     if os.geteuid() != 0:
         raise TestbedError("the testbed makes network namespaces and needs root: run it with sudo")
-    packages = missing_tools()
+    packages = missing_tools(used)
     if packages:
         raise TestbedError(f"tools are missing: apt-get install {' '.join(packages)}")
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(used: Iterable[str] = ()) -> dict[str, str]:
     """First line of each tool's version that has a number in it."""
     out = {}
-    for tool, (_, argv) in TOOLS.items():
+    for tool, (_, argv) in (TOOLS | _extra(used)).items():
         if not argv:
             continue
         done = subprocess.run(

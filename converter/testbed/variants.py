@@ -1,4 +1,4 @@
-"""The table of variants: kind, name, tool, builder, number of attackers. A new attack is one row here.
+"""The table of variants: kind, name, tool, builder, number of attackers. A new attack is one row of `variants_more`.
 
 The table is also the plans' vocabulary (`variants`, `exclude`) and what `wardwatch-convert testbed check`
 prints. Names are stable: labels carry them.
@@ -7,13 +7,14 @@ prints. Names are stable: labels carry them.
 from converter.testbed import attacks as a
 from converter.testbed import attacks_mqtt as m
 from converter.testbed.attacks import Variant
+from converter.testbed.variants_more import MORE
 
 _SAFE_SCRIPTS = (
     "http-enum,http-title,http-headers,http-methods,http-robots.txt,banner,mqtt-subscribe"
 )
 _VULN_SCRIPTS = "(vuln and not http-slowloris-check and not broadcast*) or mqtt-subscribe"
 
-VARIANTS: tuple[Variant, ...] = (
+FIRST_VARIANTS: tuple[Variant, ...] = (
     Variant("tcp_syn_flood", "hping-syn", "hping3", a.hping("-S")),
     Variant("tcp_syn_flood", "hping-syn-payload", "hping3", a.hping("-S", sizes=(40, 120))),
     Variant("tcp_syn_flood", "hping-syn-spoofed", "hping3", a.hping("-S", spoofed=True)),
@@ -239,6 +240,9 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant("mqtt_malformed", "own-random", "own", m.malformed(("random",), (10.0, 40.0))),
 )
+"""What the first plans draw from: a row added here would change their runs; add it to `variants_more`."""
+
+VARIANTS: tuple[Variant, ...] = FIRST_VARIANTS + MORE
 
 KINDS: tuple[str, ...] = tuple(dict.fromkeys(v.kind for v in VARIANTS))
 """The kinds that the testbed makes, in the table's order."""

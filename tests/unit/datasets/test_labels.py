@@ -15,6 +15,7 @@ from converter.datasets.labels import (
     read_labels,
     write_labels,
 )
+from converter.testbed import wire_ip
 from tests.support.frames import batch_of, tcp, udp
 
 ATTACKER, VICTIM, OTHER = (bytes.fromhex(f"0200000000{n}") for n in ("aa", "bb", "cc"))
@@ -121,3 +122,54 @@ def test_a_wrong_label_names_file_and_line(tmp_path, text):
 def test_a_missing_label_file_is_one_line(tmp_path):
     with pytest.raises(DatasetError, match="cannot be read"):
         read_labels(tmp_path / "absent.labels.jsonl")
+
+
+SIX = {ATTACKER: "fd00::a", VICTIM: "fd00::b", OTHER: "fd00::c"}
+
+
+def frame6(
+    src: bytes, dst: bytes, proto: int, body: bytes, *, source: str = "", to: str = ""
+) -> bytes:
+    ends = (source or SIX[src], to or SIX[dst])
+    return dst + src + b"\x86\xdd" + wire_ip.datagram(*ends, proto, body)
+
+
+def icmp6(kind: int) -> bytes:
+    return wire_ip.icmp((SIX[ATTACKER], SIX[VICTIM]), kind, 0, bytes(4 + 16 * (kind > 132)))
+
+
+SYN6 = wire_ip.tcp((SIX[ATTACKER], SIX[VICTIM]), (40000, 1883), 2)
+FORGED = wire_ip.neighbour((SIX[VICTIM], SIX[OTHER]), SIX[VICTIM], ATTACKER, advertise=True)
+GROUP = b"\x33\x33\x00\x00\x00\x01"
+FRAMES6 = {
+    "syn": frame6(ATTACKER, VICTIM, 6, SYN6),
+    "udp": frame6(ATTACKER, VICTIM, 17, wire_ip.udp((SIX[ATTACKER], SIX[VICTIM]), (1, 2), b"x")),
+    "echo": frame6(ATTACKER, VICTIM, 58, icmp6(128)),
+    "echo to all": frame6(ATTACKER, GROUP, 58, icmp6(128), to="ff02::1"),
+    "to other": frame6(ATTACKER, OTHER, 6, SYN6),
+    "own claim": frame6(ATTACKER, VICTIM, 58, icmp6(136)),
+    "asks": frame6(ATTACKER, VICTIM, 58, icmp6(135)),
+    "link local": frame6(ATTACKER, VICTIM, 58, icmp6(136), source="fe80::1"),
+    "forged claim": OTHER + ATTACKER + b"\x86\xdd" + FORGED,
+    "relayed": frame6(ATTACKER, OTHER, 6, SYN6, source=SIX[VICTIM]),
+    "answer": frame6(VICTIM, ATTACKER, 6, SYN6),
+    "IPv4": FRAMES["syn"],
+}
+HOSTILE6 = {
+    "tcp_syn_flood": {"syn"},
+    "udp_flood": {"udp"},
+    "icmp_flood": {"echo"},
+    "port_scan": {"syn", "udp", "echo"},
+    "ping_sweep": {"syn", "udp", "echo", "echo to all", "to other", "asks", "relayed"},
+    "arp_spoofing": {"forged claim", "relayed"},
+    "mqtt_malformed": {"syn"},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE6)
+def test_over_ipv6_the_shapes_hold_and_a_kernels_own_words_are_not_hostile(kind):
+    table = PacketDecoder().decode(
+        replace(batch_of(list(FRAMES6.values())), ts_ns=np.full(len(FRAMES6), SECOND, np.int64))
+    )
+    mask = hostile_frames(table, episode(kind, attackers=[SIX[ATTACKER]], victims=[SIX[VICTIM]]))
+    assert {n for n, m in zip(FRAMES6, mask.tolist(), strict=True) if m} == HOSTILE6[kind]

@@ -89,11 +89,13 @@ def test_attacks_of_a_run_follow_each_other_and_fit_into_it(tmp_path):
 
 
 def test_every_command_stands_on_a_host_of_the_ward_and_every_victim_is_one(tmp_path):
-    text = GOOD.replace("runs = 6", "runs = 40").replace("[100, 120]", "[300, 400]")
+    text = GOOD.replace("runs = 6", "runs = 60\ntable = 2\ntls_share = 0.5\nipv6_share = 0.5")
+    text = text.replace("[100, 120]", "[300, 400]")
     seen = set()
     for spec in expand(load_plan(write(tmp_path, text.replace("[5, 8]", "[20, 20]")))):
         names = {h.name for h in spec.ward.hosts} | {"out0", "out1"}
         addresses = {h.ip for h in spec.ward.hosts}
+        sixes = {h.ip6 for h in spec.ward.hosts if h.ip6}
         assert len(addresses) == len(spec.ward.hosts) == len({h.mac for h in spec.ward.hosts})
         assert all(int(h.mac[:2], 16) & 1 == 0 for h in spec.ward.hosts)
         for step in spec.steps:
@@ -101,7 +103,7 @@ def test_every_command_stands_on_a_host_of_the_ward_and_every_victim_is_one(tmp_
             assert {c.host for c in step.commands} <= names
             if step.kind:
                 assert step.commands
-                assert set(step.victims) <= addresses
+                assert set(step.victims) <= addresses | sixes
                 assert {c.host for c in step.commands} == set(step.attackers)
                 assert len(step.attackers) == 2 or not step.name.endswith("-two")
     assert {(v.kind, v.name) for v in VARIANTS} <= seen
