@@ -15,6 +15,7 @@ import click
 
 from agent import __version__
 from agent.errors import AgentError, ConfigError
+from agent.heap import keep_heap
 
 if TYPE_CHECKING:
     from agent.uplink.mqtt import Broker
@@ -31,6 +32,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends with `SystemExit`."""
+    keep_heap()
     try:
         status = _call(sys.argv[1:] if arguments is None else arguments)
     except click.exceptions.Exit as end:  # --help, --version

@@ -155,7 +155,7 @@ def group(
     )
 
 
-def _group_some(  # noqa: PLR0913 - those of `group`
+def _group_some(
     rows: I64,
     segments: Segments,
     flows: Flows,

@@ -402,12 +402,17 @@ class _Chunk:
 def sorted_places(values: I64, bits: int) -> I64:
     """The stable order of values of so many bits: packed above their places, which sorts fastest."""
     place_bits = len(values).bit_length()
-    small = bits + place_bits <= 32
-    packed = values.astype(np.uint32 if small else np.int64)
-    packed <<= place_bits
-    packed |= np.arange(len(values), dtype=packed.dtype)
+    if bits + place_bits > 32:
+        wide = values << place_bits
+        wide |= np.arange(len(values))
+        wide.sort()
+        wide &= (1 << place_bits) - 1
+        return wide
+    packed = values.astype(np.uint32)
+    packed <<= np.uint32(place_bits)
+    packed |= np.arange(len(values), dtype=np.uint32)
     packed.sort()
-    packed &= (1 << place_bits) - 1
+    packed &= np.uint32((1 << place_bits) - 1)
     return packed.astype(np.int64)
 
 

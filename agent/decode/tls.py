@@ -45,7 +45,9 @@ def decode_tls(batch: FrameBatch, transport: Transport) -> tuple[U8, TlsTable]:
     row = row[kind - np.uint8(CHANGE_CIPHER_SPEC) < np.uint8(4)]
     rows = gather(batch.buffer, transport.payload_off[row], 12)
     word = u32(rows, 0)
-    plausible = (word & 0x00FF_FF00) - np.uint32(0x0003_0000) <= np.uint32(0x0400)  # version 3.0 to 3.4
+    plausible = (word & 0x00FF_FF00) - np.uint32(0x0003_0000) <= np.uint32(
+        0x0400
+    )  # version 3.0 to 3.4
     row, rows = row[plausible], rows[plausible]
     length = u16(rows, 3)
     kind = rows[:, 0]
