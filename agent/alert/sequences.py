@@ -107,18 +107,21 @@ class Sequences:
     @classmethod
     def restored(cls, text: str) -> Sequences:
         """What `stored` wrote."""
-        out = cls()
         try:
-            tree: dict[str, Any] = json.loads(text)
-            if tree["schema"] != SCHEMA_NAME:
-                raise TypeError(tree["schema"])
-            for name, row in tree["gateways"].items():
-                gone = OrderedDict.fromkeys(int(number) for number in row["gone"])
-                last = None if row["last"] is None else int(row["last"])
-                out._gateways[str(name)] = _Gateway(last=last, gone=gone)
-            out._seen = OrderedDict.fromkeys(str(uid) for uid in tree["seen"])
+            return cls._from_tree(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a state of sequences: {error}") from error
+
+    @classmethod
+    def _from_tree(cls, tree: dict[str, Any]) -> Sequences:
+        if tree["schema"] != SCHEMA_NAME:
+            raise ValueError(tree["schema"])
+        out = cls()
+        for name, row in tree["gateways"].items():
+            gone = OrderedDict.fromkeys(int(number) for number in row["gone"])
+            last = None if row["last"] is None else int(row["last"])
+            out._gateways[str(name)] = _Gateway(last=last, gone=gone)
+        out._seen = OrderedDict.fromkeys(str(uid) for uid in tree["seen"])
         return out
 
     def _state_of(self, gateway: str) -> _Gateway:
