@@ -4,6 +4,7 @@ It never tells anything and knows no time but whether a finding is open. In: a v
 stands (`place`). Out: the open finding that it belongs to and what to do (`Outcome`), or none.
 
 In order (docs/decisions/0008):
+0. an anomaly of a device that a finding of another group is about: that finding is why;
 1. the same kind on the same attacker and victim, or on a finding that is wide on that side;
 2. a sibling kind on the same hosts: folded in, or it takes the finding over if its evidence is better;
 3. a learned verdict that only mirrors an open finding: its victim's answers, or the TCP segments that
@@ -143,7 +144,11 @@ class Table:
 
     def match(self, verdict: Verdict, where: Place) -> tuple[Finding | None, Outcome]:
         """The finding that the verdict belongs to and what to do with it; None: it is a new attack."""
-        near = self._near(DETECTIONS[verdict.kind].group, where)
+        group = DETECTIONS[verdict.kind].group
+        why = self._explained(verdict.subject) if group is Group.ANOMALY else None
+        if why is not None and verdict.detector != RULES:
+            return why, Outcome.FOLD
+        near = self._near(group, where)
         same = next((f for f in near if f.kind == verdict.kind), None)
         same = same or self._same_poisoner(verdict)
         if same is not None:
@@ -219,6 +224,17 @@ class Table:
         if verdict.kind in CARRIED_BY_TCP and not verdict.spoofed:
             return next((f for f in self._near(Group.MQTT, where) if f.ruled), None)
         return None
+
+    def _explained(self, device: Endpoint) -> Finding | None:
+        """The eldest finding of another group about a device that is unlike itself: that is why."""
+        return next(
+            (
+                f
+                for f in self._all.values()
+                if f.group is not Group.ANOMALY and device in {f.attacker, f.victim, *f.victims}
+            ),
+            None,
+        )
 
     def _too_many(self, kind: str, where: Place) -> Finding | None:
         """The eldest of too many findings of the kind on one host, made wide; None: there are few."""

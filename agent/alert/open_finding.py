@@ -15,6 +15,7 @@ from agent.alert.techniques import DETECTIONS, STORM, Group
 from agent.records import NOBODY, Endpoint, Fact, Verdict
 
 RULES = "rules"
+BASELINE = "baseline"
 PERSIST_SLICES = 3
 """As many hostile slices make a learned detector's own word strong (docs/decisions/0008)."""
 PERSIST_NS = 60 * 10**9
@@ -104,8 +105,9 @@ class Finding:
 
     @property
     def weak(self) -> bool:
-        """One detector that learned, alone, and not for long."""
-        return RULES not in self.detectors and len(self.detectors) == 1 and not self.persisted
+        """One detector that learned, alone, and not for long; that the device is unlike itself is no second word."""
+        n_learned = len(set(self.detectors) - {BASELINE})
+        return RULES not in self.detectors and n_learned <= 1 and not self.persisted
 
     @property
     def facts(self) -> tuple[Fact, ...]:
@@ -155,7 +157,8 @@ class Finding:
         else:
             self.unlowered = True
         self.spoofed |= verdict.spoofed
-        self.distributed |= verdict.distributed or self.many_attackers
+        anomaly = self.group is Group.ANOMALY  # it knows no attackers, so not that they are many
+        self.distributed |= verdict.distributed or (self.many_attackers and not anomaly)
         if len(self.victims) < MAX_NAMED and verdict.victim != NOBODY:
             self.victims.add(verdict.victim)
         if verdict.detector not in self.detectors:
@@ -168,6 +171,11 @@ class Finding:
         else:
             n_last = self.siblings.get(verdict.kind, (0, 0))
             self.siblings[verdict.kind] = _one_more(n_last, verdict.end_ns)
+
+    def corroborate(self, detector: str) -> None:
+        """Another detector says that something is wrong with a host of this finding, not what."""
+        if detector not in self.detectors:
+            self.detectors.append(detector)
 
     def _next_slice(self, end_ns: int) -> None:
         self.slice_ns = end_ns

@@ -21,12 +21,12 @@ from uuid import NAMESPACE_URL, uuid5
 from agent.alert.burst import TokenBucket, parse_rate
 from agent.alert.endpoints import pseudonym
 from agent.alert.matching import Outcome, Place, Table, crowded, place
-from agent.alert.open_finding import RULES, Finding, State
+from agent.alert.open_finding import BASELINE, RULES, Finding, State
 from agent.alert.severity import SEVERITIES, highest, lowered, severity
 from agent.alert.suppression import DeviceLookup, Suppression, no_devices
-from agent.alert.techniques import DETECTIONS, STORM
+from agent.alert.techniques import DETECTIONS, STORM, Group
 from agent.alert.tuning import Effect, Rules, Tuning
-from agent.records import NOBODY, Alert, Fact, Verdict
+from agent.records import NOBODY, Alert, Endpoint, Fact, Verdict
 
 SECOND_NS = 10**9
 GRACE_NS = 1_200_000_000
@@ -111,6 +111,15 @@ class FindingPolicy:
         told.sort(key=lambda f: (-SEVERITIES.index(f.severity()), f.start_ns, f.number))
         return [self._alert("update", f, f.last_ns, {}, facts=f.facts) for f in told]
 
+    def open_hosts(self) -> Mapping[Endpoint, bool]:
+        """Hosts that an open finding is about, either side; True where another detector than the baseline says so."""
+        hosts: dict[Endpoint, bool] = {}
+        for finding in self._table:
+            said = any(detector != BASELINE for detector in finding.detectors)
+            for host in {finding.attacker, finding.victim, *finding.victims} - {NOBODY}:
+                hosts[host] = hosts.get(host, False) or said
+        return hosts
+
     def counters(self) -> Mapping[str, int]:
         """Running totals for `health`; `suppressed.NAME` counts the uses of each suppression."""
         uses = {
@@ -161,6 +170,9 @@ class FindingPolicy:
             found, alerts = self._rename(found, verdict)
         elif outcome is Outcome.FOLD:
             self._counts["folded"] += 1
+            if DETECTIONS[verdict.kind].group is Group.ANOMALY:
+                found.corroborate(verdict.detector)
+                return found, alerts
             if verdict.victim == found.attacker:  # the answers to what a role lowers
                 lowered_by = lowered_by or found.lowered_by
         device = self._devices(verdict.victim) if verdict.victim != NOBODY else None
@@ -391,10 +403,11 @@ class FindingPolicy:
 
 
 def _order(verdict: Verdict) -> tuple[object, ...]:
-    """By slice; in a slice rules first, then the surer, then whatever is always the same."""
+    """By slice; in a slice rules first, the baseline last, then the surer, then whatever is always the same."""
     return (
         verdict.end_ns,
         verdict.detector != RULES,
+        verdict.detector == BASELINE,  # so that what it says joins what the others say of the slice
         -verdict.score,
         verdict.kind,
         verdict.subject,
