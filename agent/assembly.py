@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +24,10 @@ from agent.alert.finding import SCHEMA_NAME as FINDING_SCHEMA
 from agent.alert.policy import FindingPolicy
 from agent.alert.severity import severity_id
 from agent.alert.suppression import Suppression
+from agent.alert.tuning import Rules
 from agent.alert.words import DEFAULT
 from agent.config import (
     Config,
-    SuppressionSettings,
     Uplink,
     broker_address,
     check_uplink,
@@ -40,6 +39,8 @@ from agent.decode.decoder import PacketDecoder
 from agent.errors import BundleError, BundleReason, ConfigError, UplinkError
 from agent.features.ip import HostWindows
 from agent.features.schemas import SCHEMAS
+from agent.inventory.local_facts import FACTS, LocalFacts
+from agent.inventory.sightings import Sightings
 from agent.pipeline import Extractor, FlowFilter, Pipeline
 from agent.records import (
     MAC_HI,
@@ -55,6 +56,8 @@ from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle, read_public_key
 from agent.score.normals import DeviceNormals
 from agent.score.rules import RulesDetector
+from agent.surroundings import Surroundings, make_surroundings
+from agent.tuning import TuningSource
 from agent.uplink.message import Message
 from agent.uplink.mqtt import Broker
 from agent.uplink.tls import tls_context
@@ -101,15 +104,20 @@ class DeviceBook:
 
 
 class Learning:
-    """An extractor that tells the device book of each matrix before anybody judges it."""
+    """An extractor that first tells the inventory of each batch, then the device book of each matrix."""
 
-    def __init__(self, extractor: Extractor, book: DeviceBook) -> None:
+    def __init__(
+        self, extractor: Extractor, book: DeviceBook, local: LocalFacts | None = None
+    ) -> None:
         self.schema = extractor.schema
         self._extractor = extractor
         self._book = book
+        self._local = local
 
     def add(self, table: PacketTable, *, ignore: BoolArray | None = None) -> FeatureMatrix:
         """As `pipeline.Extractor`."""
+        if self._local is not None:
+            self._local.add(table)
         return self._told(self._extractor.add(table, ignore=ignore))
 
     def advance(self, now_ns: int) -> FeatureMatrix:
@@ -155,6 +163,13 @@ class Site:
     context: Context
     book: DeviceBook
     suppressions: tuple[Suppression, ...]
+    rules: Rules = field(default_factory=Rules)
+    """What people have said, in the settings and by command, as it was at the start."""
+    tuning: TuningSource | None = None
+    sightings: Sightings | None = None
+    """The inventory that all sources share; None: each has its own (a replay)."""
+    inventory_began_ns: int | None = None
+    """Wall time at which the inventory was begun; None: it begins now."""
     bundle: Bundle | None
     bundle_problem: str | None
     """Why no model is loaded, or why it is scored without onnxruntime; None: nothing is wrong."""
@@ -168,6 +183,7 @@ class Watch:
     pipeline: Pipeline
     policy: FindingPolicy
     timed: tuple[Timed, ...]
+    local: Surroundings
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the pipeline works, and while `health` reads its counters."""
 
@@ -180,6 +196,7 @@ def make_site(
     no_model: bool = False,
     raw_addresses: bool | None = None,
     site_key: bytes | None = None,
+    config_file: Path | None = None,
     language: str | None = None,
 ) -> Site:
     """Load what all sources share. Without a configuration: the defaults of a replay."""
@@ -203,16 +220,17 @@ def make_site(
         devices=book,
         bundle=bundle.id if bundle else None,
         language=language or (config.alert.language if config else DEFAULT),
-        features={feature.name: feature.meaning for feature in schema.features},
+        features={**{feature.name: feature.meaning for feature in schema.features}, **FACTS},
     )
-    suppressions = tuple(
-        _suppression(i, row) for i, row in enumerate(config.suppress if config else ())
-    )
+    tuning = TuningSource(config, config_file)
+    rules = tuning.read()
     return Site(
         config=config,
         context=context,
         book=book,
-        suppressions=suppressions,
+        suppressions=rules.suppressions,
+        rules=rules,
+        tuning=tuning,
         bundle=bundle,
         bundle_problem=problem,
     )
@@ -230,6 +248,17 @@ def make_watch(
     detectors: list[Detector] = [RulesDetector(SCHEMAS[SCHEMA_ID])]
     if site.bundle is not None:
         detectors.append(BoostingDetector(site.bundle))
+    local = make_surroundings(
+        site.config,
+        site.rules,
+        devices=site.book,
+        sightings=site.sightings or Sightings(salt=salt),
+        began_ns=site.inventory_began_ns,
+        wall_offset_ns=wall_offset_ns or _no_offset,
+    )
+    facts = local.facts if site.config is not None else None  # else nobody has asked for anything
+    if facts is not None:
+        detectors.append(facts)
     timed = tuple(Timed(detector) for detector in detectors)
     settings = site.config.alert if site.config else None
     policy = FindingPolicy(
@@ -238,14 +267,14 @@ def make_watch(
         quiet_s=settings.quiet_s if settings else 120.0,
         burst=settings.burst if settings else "5/min",
         devices=site.book,
-        suppressions=site.suppressions,
+        tuning=local.tuning,
         site_key=site.context.site_key,
         confidence_p30={BOOSTING: site.bundle.manifest.score_p30} if site.bundle else None,
         wall_offset_ns=wall_offset_ns or _no_offset,
     )
     pipeline = Pipeline(
         decoder=PacketDecoder(salt=salt),
-        extractor=Learning(HostWindows(salt=salt), site.book),
+        extractor=Learning(HostWindows(salt=salt), site.book, facts),
         detectors=timed,
         policy=policy,
         own_flows=own_flows,
@@ -256,7 +285,7 @@ def make_watch(
             training=site.bundle.benign_median if site.bundle else None,
         ),
     )
-    return Watch(name=name, pipeline=pipeline, policy=policy, timed=timed)
+    return Watch(name=name, pipeline=pipeline, policy=policy, timed=timed, local=local)
 
 
 def _no_offset() -> int:
@@ -377,31 +406,3 @@ def _bundle(
             raise BundleError(error.reason, f"bundle.path: {error}") from error
         raise
     return bundle, bundle.runtime_problem
-
-
-def _suppression(i: int, row: SuppressionSettings) -> Suppression:
-    daily = None
-    if row.daily:
-        begin, end = (
-            int(hours) * 3600 + int(minutes) * 60
-            for hours, minutes in (part.split(":") for part in row.daily.split("-"))
-        )
-        daily = (begin, end)
-    try:
-        return Suppression(
-            name=row.name,
-            detection=row.detection,
-            where=row.where,
-            expires_s=_seconds(row.expires),
-            starts_s=_seconds(row.starts) if row.starts else 0,
-            daily_s=daily,
-            reason=row.reason,
-            author=row.author,
-        )
-    except ConfigError as error:
-        key = error.path.rpartition(".")[2].removesuffix("_s")
-        raise ConfigError(f"suppress[{i}].{key}", error.problem) from error
-
-
-def _seconds(when: datetime) -> int:
-    return int(when.timestamp())

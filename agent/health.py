@@ -11,6 +11,7 @@ Source: adjtimex(2); the Raspberry Pi's `get_throttled` (raspberrypi.com/documen
 import ctypes
 import json
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,33 @@ UNDER_VOLTAGE_NOW, THROTTLED_NOW = 1 << 0, 1 << 2
 DAY_S = 86_400.0
 
 
+SETTLE_S = 60.0
+"""After the start: making the spool and the first records is no day's work."""
+MEASURED_S = 600.0
+"""The shortest time from which a day is extrapolated."""
+MARK_S = 3600.0
+N_MARKS = 25
+"""Marks an hour apart: the rate is of the last day."""
+
+
+class DailyRate:
+    """What grows, by the day: from a total that is read now and then. The start is left out."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque(maxlen=N_MARKS)
+
+    def per_day(self, uptime_s: float, total: int) -> int | None:
+        """By the growth of the last day at most; None while less than ten minutes are known."""
+        if uptime_s < SETTLE_S:
+            return None
+        if not self._marks or uptime_s - self._marks[-1][0] >= MARK_S:
+            self._marks.append((uptime_s, total))
+        since_s, before = self._marks[0]
+        if uptime_s - since_s < MEASURED_S:
+            return None
+        return round((total - before) * DAY_S / (uptime_s - since_s))
+
+
 class Process:
     """Figures of this process and of the machine under it."""
 
@@ -36,6 +64,7 @@ class Process:
         self._process.cpu_percent()
         self._began_s = time.monotonic()
         self._began_bytes = self._written_bytes() or 0
+        self._daily = DailyRate()
 
     @property
     def uptime_s(self) -> float:
@@ -68,9 +97,39 @@ class Process:
         return None if written is None else written - self._began_bytes
 
     def _written_per_day(self) -> int | None:
-        """Extrapolated from the time since the start, at least a minute."""
         written = self._written_since()
-        return None if written is None else round(written * DAY_S / max(self.uptime_s, 60.0))
+        return None if written is None else self._daily.per_day(self.uptime_s, written)
+
+
+GAUGES: Mapping[str, tuple[str, ...]] = {
+    "decode": ("mqtt_flows",),
+    "features": ("hosts",),
+    "findings": ("open",),
+}
+"""Of the stages' counters, what is so now; all others only grow."""
+
+
+def split_counters(
+    stages: Mapping[str, Mapping[str, int]],
+) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """The stages' running totals, and what is so now, by stage."""
+    totals = {
+        stage: {k: n for k, n in counts.items() if k not in GAUGES.get(stage, ())}
+        for stage, counts in stages.items()
+    }
+    now = {
+        stage: {k: stages[stage][k] for k in names if k in stages[stage]}
+        for stage, names in GAUGES.items()
+        if stage in stages
+    }
+    return totals, now
+
+
+def encrypted_share(decode: Mapping[str, int]) -> float | None:
+    """Of the frames with MQTT data, the share on the port for TLS; None where there were none."""
+    encrypted = decode.get("mqtt_encrypted_frames", 0)
+    n = encrypted + decode.get("mqtt_plain_frames", 0)
+    return round(encrypted / n, 4) if n else None
 
 
 def clock_state() -> dict[str, Any]:
@@ -116,8 +175,9 @@ def record(
     scoring: Sequence[Mapping[str, Any]],
     spool: Mapping[str, Any],
     uplink: Mapping[str, Any],
+    local: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One health record; `sequence` grows by one a record since the start."""
+    """One health record; `sequence` grows by one a record since the start. `local`: further parts, by name."""
     return {
         "schema": SCHEMA_NAME,
         "ts_ms": time.time_ns() // 1_000_000,
@@ -130,6 +190,7 @@ def record(
         "uplink": dict(uplink),
         "process": process.figures(),
         "clock": clock_state(),
+        **(local or {}),
     }
 
 

@@ -40,6 +40,7 @@ from agent.capture.packet_ring import LiveCapture, open_live
 from agent.capture.packet_socket import bridge_of
 from agent.config import Config, Source, load_config
 from agent.errors import ConfigError, UplinkError
+from agent.local_state import LocalState
 from agent.notify import Supervisor
 from agent.records import Alert
 from agent.source_loop import SourceLoop
@@ -77,7 +78,7 @@ def serve(config_file: Path, *, no_model: bool = False, on_alert: OnAlert | None
     config = load_config(config_file)
     _require_sources(config)
     _make_state_dir(config.site.state_dir)
-    site = make_site(config, no_model=no_model, site_key=_site_key(config))
+    site = make_site(config, no_model=no_model, site_key=_site_key(config), config_file=config_file)
     if site.bundle_problem:
         log.warning(
             "%s", site.bundle_problem if site.bundle else f"rules only: {site.bundle_problem}"
@@ -87,10 +88,14 @@ def serve(config_file: Path, *, no_model: bool = False, on_alert: OnAlert | None
     stop = threading.Event()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            service.read_again.set()
+            return
         log.info("%s: stopping", signal.Signals(number).name)
         stop.set()
 
-    before = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {s: signal.signal(s, on_signal) for s in signals}
     try:
         service.run(stop)
     finally:
@@ -105,7 +110,10 @@ class Service:
         self, config: Config, site: Site, *, config_hash: str, on_alert: OnAlert | None = None
     ) -> None:
         self._config = config
-        self._site = site
+        self.local = LocalState(config, salt=secrets.randbits(63))
+        self._site = site = self.local.join(site)
+        self.read_again = threading.Event()
+        """Set by SIGHUP: read the tuning tables of the settings, and the commands' file, again."""
         self._config_hash = config_hash
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -129,6 +137,7 @@ class Service:
         self._on_alert = on_alert if self.publisher is None else None
         ignore = _ports_to_listen_inward(config.source)
         self.loops = [self._loop(source, ignore=source.name in ignore) for source in config.source]
+        self.local.watch(self.loops)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set, or a thread failed (its error is raised here)."""
@@ -155,6 +164,7 @@ class Service:
                 for thread in threads:
                     thread.join(JOIN_S)
                 self._say_open()
+                self.local.close()
                 with contextlib.suppress(UplinkError):
                     self.spool.commit()
         self.spool.close()
@@ -177,6 +187,7 @@ class Service:
             scoring=vitals.scoring(self.loops),
             spool=vitals.spool(self.spool),
             uplink=vitals.uplink(self.publisher),
+            local=self.local.health(),
         )
 
     def _loop(self, source: Source, *, ignore: bool) -> SourceLoop:
@@ -243,6 +254,9 @@ class Service:
         said_s = 0.0
         while not stop.wait(TICK_S) and not self._stop.is_set():
             now_s = time.monotonic()
+            asked = self.read_again.is_set()
+            self.read_again.clear()
+            self.local.tick(asked=asked)
             alive = all(now_s - loop.beat_s < STALLED_S for loop in self.loops)
             if supervisor.watchdog_s and alive and now_s - said_s > supervisor.watchdog_s / 3:
                 said_s = now_s

@@ -27,6 +27,7 @@ from agent.config import Config, check_tree, load_config, parse_address
 from agent.config_tuning import (
     SECTIONS,
     ApprovalSettings,
+    Entry,
     RoleSettings,
     SuppressionSettings,
     TuningFile,
@@ -128,6 +129,7 @@ class TuningSource:
         """Why the file of commands is not in force; None: it is, or there is none."""
         self._config = config
         self._config_file = config_file
+        self._file: TuningFile | None = None
         self._stamp: tuple[int, int, int] | None = None
 
     def read(self) -> Rules:
@@ -138,10 +140,19 @@ class TuningSource:
             return rules
         self._stamp = self._stamp_now(self._config.site.state_dir)
         try:
-            return rules_of(self._config, load_tuning(self._config.site.state_dir))
+            self._file = load_tuning(self._config.site.state_dir)
+            return rules_of(self._config, self._file)
         except ConfigError as error:
-            self.problem = str(error)
+            self.problem, self._file = str(error), None
             return rules
+
+    def tables(self) -> dict[str, tuple[Entry, ...]]:
+        """The entries in force, by table, as they were written."""
+        parts = [tables for tables in (self._config, self._file) if tables is not None]
+        return {
+            section: tuple(row for tables in parts for row in getattr(tables, section))
+            for section in SECTIONS
+        }
 
     def changed(self) -> bool:
         """Whether the file is another than the one last read."""
@@ -345,9 +356,7 @@ def _seconds(when: datetime) -> int:
     return int(when.timestamp())
 
 
-def is_expired(
-    row: SuppressionSettings | WindowSettings | RoleSettings | ApprovalSettings, now: datetime
-) -> bool:
+def is_expired(row: Entry, now: datetime) -> bool:
     """Whether an entry does nothing any more at `now` (with its zone)."""
     end = row.ends if isinstance(row, WindowSettings) else row.expires
     return end is not None and end.astimezone(UTC) <= now

@@ -67,6 +67,10 @@ class Witness(Protocol):
         """How many hosts `address` asked for that nobody knows, in that event time."""
         ...
 
+    def peers(self, host: Endpoint, end_ns: int) -> Mapping[str, tuple[Endpoint, int]]:
+        """With whom, and on which port (-1 none), a host spoke most in a slice: `out` and `in`."""
+        ...
+
 
 class NoWitness:
     """Nothing is seen: nothing contradicts."""
@@ -78,6 +82,10 @@ class NoWitness:
     def strangers(self, address: Endpoint, start_ns: int, end_ns: int) -> int:  # noqa: ARG002 -- as `Witness`
         """Nobody was seen."""
         return 0
+
+    def peers(self, host: Endpoint, end_ns: int) -> Mapping[str, tuple[Endpoint, int]]:  # noqa: ARG002 -- as `Witness`
+        """Nobody was seen."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,19 +288,24 @@ class Tuning:
     def _approves(
         self, approval: Approval, device: Placed, peer: Placed | None, verdict: Verdict
     ) -> bool:
-        """An anomaly that is about nothing but this device, this peer and these ports."""
-        if DETECTIONS[verdict.kind].group is not Group.ANOMALY:
+        """Whether all that is unusual is that the device speaks with this peer, on these ports.
+
+        A rate out of its range (a fact with a limit) is never approved: it is not about with whom.
+        """
+        if DETECTIONS[verdict.kind].group is not Group.ANOMALY or not verdict.facts:
             return False
-        hosts = [h for h in (verdict.attacker, verdict.victim) if h != NOBODY] or [verdict.subject]
-        ours = [h for h in hosts if device.holds(h, self._device_of)]
-        if not ours:
+        if any(fact.limit is not None for fact in verdict.facts):
             return False
-        others = [h for h in hosts if h is not ours[0]]
-        if peer is not None and not (
-            others and all(peer.holds(h, self._device_of) for h in others)
-        ):
+        if not device.holds(verdict.subject, self._device_of):
             return False
-        return not approval.ports or (bool(verdict.ports) and approval.ports >= set(verdict.ports))
+        peers = self._witness.peers(verdict.subject, verdict.end_ns)
+        for way in {_way(fact.feature) for fact in verdict.facts}:
+            host, port = peers.get(way, (NOBODY, -1))
+            if peer is not None and not peer.holds(host, self._device_of):
+                return False
+            if approval.ports and port not in approval.ports:
+                return False
+        return True
 
     def _use(
         self, section: str, name: str, verdict: Verdict, wall_ns: int, effect: Effect = Effect.TELL
@@ -312,3 +325,8 @@ class Tuning:
 
 def _lives(expires_s: int | None, wall_s: int) -> bool:
     return expires_s is None or wall_s < expires_s
+
+
+def _way(feature: str) -> str:
+    """Whether a fact is about what a device sends or gets: `out` or `in`."""
+    return "in" if feature.startswith("in_") or feature.endswith("_in") else "out"

@@ -49,6 +49,8 @@ class Held:
     last_ns: int
     claimed: bool
     """By ARP or ND; else it only sent with it."""
+    first_ms: int | None = None
+    """Wall time of an earlier run's first sight; None: `first_ns` is of this run."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class Known:
     key: Endpoint
     first_ns: int
     last_ns: int
+    first_ms: int | None = None
+    """Wall time of an earlier run's first sight; None: `first_ns` is of this run."""
     protocols: int = 0
     """Bits of `PROTOCOLS`."""
     addresses: OrderedDict[Endpoint, Held] = field(default_factory=OrderedDict)
@@ -85,6 +89,7 @@ class DeviceTable:
         self.n_evicted_devices = 0
         self.n_evicted_candidates = 0
         self.n_evicted_addresses = 0
+        self.n_admitted = 0
         self.changes = 0
         """Grows when a key comes or goes."""
         self._holders: dict[Endpoint, Endpoint] = {}
@@ -154,14 +159,17 @@ class DeviceTable:
         return known
 
     def _hold(self, known: Known, address: Endpoint, ts_ns: int, *, claimed: bool) -> None:
-        held = known.addresses.pop(address, None)
-        if held is None:
-            if known.carries and not claimed:
-                return
-            held = Held(ts_ns, ts_ns, claimed)
-        held.last_ns = max(held.last_ns, ts_ns)
-        held.claimed |= claimed
-        known.addresses[address] = held
+        held = known.addresses.get(address)
+        if held is not None:
+            known.addresses.move_to_end(address)
+            held.last_ns = max(held.last_ns, ts_ns)
+            held.claimed |= claimed
+            if known.key in self.devices:
+                self._holders[address] = known.key
+            return
+        if known.carries and not claimed:
+            return
+        known.addresses[address] = Held(ts_ns, ts_ns, claimed)
         if known.key in self.devices:
             self._holders[address] = known.key
         carried = [a for a, h in known.addresses.items() if not h.claimed]
@@ -200,6 +208,7 @@ class DeviceTable:
             self.n_evicted_devices += 1
         self.devices[known.key] = known
         self.changes += 1
+        self.n_admitted += 1
         for address in known.addresses:
             self._holders[address] = known.key
         return known

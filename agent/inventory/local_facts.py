@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from agent.inventory.devices import Known
 from agent.inventory.roles import DHCP_ANSWER, GATEWAY_CLAIM, SECOND_NS, Offence, RoleWatch, mac_or
 from agent.inventory.sightings import Sightings
@@ -53,6 +55,7 @@ class LocalFacts:
         self._is_listed = is_listed
         self._tells_new = tells_new
         self._new: deque[tuple[int, Endpoint]] = deque(maxlen=MAX_WAITING)
+        self._matrix: FeatureMatrix | None = None
 
     def add(self, table: PacketTable) -> None:
         """Take a batch in, before its slices are judged."""
@@ -63,6 +66,7 @@ class LocalFacts:
 
     def judge(self, matrix: FeatureMatrix) -> list[Verdict]:
         """What the slices up to the matrix's last have shown."""
+        self._matrix = matrix
         if not len(matrix):
             return []
         before = int(matrix.end_ns.max()) // SECOND_NS
@@ -76,6 +80,35 @@ class LocalFacts:
         out += [_offence(offence, n) for offence, n in self.roles.offences(before)]
         out.sort(key=lambda v: (v.end_ns, v.kind, v.attacker))
         return out
+
+    # -- as `alert.tuning.Witness`
+
+    def impostor(self, address: Endpoint, start_ns: int, end_ns: int) -> bool:
+        """Whether another machine was `address` in that time."""
+        return self.roles.impostor(address, start_ns, end_ns)
+
+    def strangers(self, address: Endpoint, start_ns: int, end_ns: int) -> int:
+        """How many hosts that nobody knows `address` asked for in that time."""
+        return self.roles.strangers(address, start_ns, end_ns)
+
+    def peers(self, host: Endpoint, end_ns: int) -> Mapping[str, tuple[Endpoint, int]]:
+        """With whom a host of the matrix that is being judged spoke most, each way, and on which port."""
+        if self._matrix is None:
+            return {}
+        s = self._matrix.subjects
+        rows = np.flatnonzero(
+            (s.lo == host.lo) & (s.hi == host.hi) & (self._matrix.end_ns == end_ns)
+        )
+        if not len(rows):
+            return {}
+        row = int(rows[0])
+        return {
+            "out": (
+                Endpoint(int(s.out_peer_hi[row]), int(s.out_peer_lo[row])),
+                int(s.out_port[row]),
+            ),
+            "in": (Endpoint(int(s.in_peer_hi[row]), int(s.in_peer_lo[row])), int(s.in_port[row])),
+        }
 
     def _listed(self, known: Known) -> bool:
         return self._is_listed(known.key) or any(map(self._is_listed, known.addresses))

@@ -1,11 +1,12 @@
 """Decoded batches to sightings: which combinations of sender, address and receiver are new in these 10 s.
 
 Columnar: each frame becomes a 64-bit code; only codes that this period of 10 s has not had yet are looked at one
-by one, at most `MAX_SIGHTINGS` a batch, known devices first. So steady traffic costs one sort a batch, and a flood of
-made-up senders has a bound; what is left out is counted. It never reads a payload and knows no clock but the frames'.
+by one, at most `MAX_SIGHTINGS` at a time, known devices first. So steady traffic costs one look-up a frame, and a
+flood of made-up senders has a bound; what is left out is counted. It never reads a payload, and knows no clock but
+the frames' own.
 
 In: `PacketTable` in capture order. Out: the devices that these frames established. Thread-safe: the sources of
-a gateway share one book. Remembers: `DeviceTable`, and at most `MAX_CODES` codes of the present period.
+a gateway share one book. Remembers: `DeviceTable`, and a table of the codes of the present period.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Endpoint, PacketTable, T
 if TYPE_CHECKING:
     from agent.records import I64, U64, BoolArray
 
-MAX_SIGHTINGS = 256
-"""Looked at one by one in a batch: a ward's hosts in 10 s; about a quarter of a millisecond."""
-MAX_CODES = 1 << 14
+MAX_SIGHTINGS = 64
+"""Looked at one by one in a pass; a few microseconds each, so below a millisecond a batch."""
+MAX_SORTED = 2048
+"""Frames of combinations not seen before that are looked at in one pass, evenly spaced."""
+MAX_PASSES = 2
+"""The first takes in what is frequent; what is left after it is rare, or made up."""
+SEEN_BITS = 15
 ROW_BITS = 16
 MAX_ROWS = 1 << ROW_BITS
+"""A code and its row share 64 bits when they are sorted."""
 _K = np.uint64(0x9E37_79B9_7F4A_7C15)
 _SHIFT = np.uint64(29)
+_TOP = np.uint64(64 - SEEN_BITS)
 _LOW = np.uint64(MAX_ROWS - 1)
 FAR_NS = 60_000_000_000
 """A frame so far back is of a clock that was set back; time begins anew there."""
@@ -39,6 +46,8 @@ for _number, _name in ((1, "icmp"), (58, "icmp"), (2, "igmp"), (6, "tcp"), (17, 
 _FAMILY = {0: 0, 4: BIT["ipv4"], 6: BIT["ipv6"]}
 _SYN_ACK = 18
 _MDNS = 5353
+_PORTS = 1 << 40
+"""Keeps the codes of ports apart from those of protocols."""
 
 
 class Sightings:
@@ -49,7 +58,7 @@ class Sightings:
         self.n_left_out = 0
         self._salt = np.uint64(salt)
         self._period = -1
-        self._codes: U64 = np.zeros(0, np.uint64)
+        self._seen: U64 = np.zeros(1 << SEEN_BITS, np.uint64)
         self._lock = threading.Lock()
         self._keys: tuple[int, U64] = (-1, np.zeros(0, np.uint64))
 
@@ -62,12 +71,14 @@ class Sightings:
             for start in range(0, len(table), MAX_ROWS):
                 stop = min(start + MAX_ROWS, len(table))
                 codes = self._coded(table, start, stop)
+                rows = np.arange(start, stop)
                 periods = table.ts_ns[start:stop] // PERIOD_NS
                 if periods[0] == periods[-1] and (periods == periods[0]).all():
-                    found += self._look(table, codes, start, int(periods[0]))
+                    found += self._look(table, codes, rows, int(periods[0]))
                     continue
                 for period in np.unique(periods).tolist():
-                    found += self._look(table, codes[periods == period], start, period)
+                    of = np.flatnonzero(periods == period)
+                    found += self._look(table, codes[of], rows[of], period)
             self._claims(table, found)
             self._marks(table)
             return found
@@ -94,7 +105,7 @@ class Sightings:
             work(self.table)
 
     def _coded(self, table: PacketTable, start: int, stop: int) -> U64:
-        """(n,) a hash of who sends what with which address to whom; its low 16 bits are the row."""
+        """(n,) a hash of who sends what with which address to whom."""
         dst_mac = table.dst_mac[start:stop]
         columns = [
             table.src_mac[start:stop],
@@ -110,36 +121,38 @@ class Sightings:
             code ^= column
             code *= _K
             code ^= code >> _SHIFT
-        code &= ~_LOW
-        code |= np.arange(stop - start, dtype=np.uint64)
         return code
 
     def _look(
-        self, table: PacketTable, codes: U64, start: int, period: int
+        self, table: PacketTable, codes: U64, rows: I64, period: int
     ) -> list[tuple[Known, int]]:
         """The frames of one period: each combination that it has not had yet."""
         if period > self._period or period < self._period - FAR_NS // PERIOD_NS:
             self._period = period
-            self._codes = self._codes[:0]
-        ordered = np.sort(codes)
-        code = ordered & ~_LOW
-        fresh = np.ones(len(code), np.bool_)
-        fresh[1:] = code[1:] != code[:-1]
-        code, rows = code[fresh], (ordered[fresh] & _LOW).astype(np.int64) + start
-        if len(self._codes):
-            at = np.minimum(np.searchsorted(self._codes, code), len(self._codes) - 1)
-            unseen = self._codes[at] != code
-            code, rows = code[unseen], rows[unseen]
-        if not len(rows):
-            return []
-        picked = np.argsort(rows)
-        if len(rows) > MAX_SIGHTINGS or len(self._codes) + len(rows) > MAX_CODES:
-            room = min(MAX_SIGHTINGS, MAX_CODES - len(self._codes))
-            foreign = ~self._is_known(table, rows[picked])
-            picked = picked[np.argsort(foreign, kind="stable")][:room]
-            self.n_left_out += len(rows) - len(picked)
-        self._codes = np.sort(np.concatenate([self._codes, code[picked]]))
-        return self._take(table, np.sort(rows[picked]))
+            self._seen.fill(0)
+        found: list[tuple[Known, int]] = []
+        unseen = np.flatnonzero(self._seen[codes >> _TOP] != codes)
+        for _ in range(MAX_PASSES):
+            if not len(unseen):
+                return found
+            spaced = _spaced(unseen)
+            picked = spaced[_first(codes[spaced])]
+            if len(picked) > MAX_SIGHTINGS:
+                foreign = ~self._is_known(table, rows[picked])
+                picked = np.sort(picked[np.argsort(foreign, kind="stable")[:MAX_SIGHTINGS]])
+            self._note(codes[picked])
+            found += self._take(table, rows[picked])
+            unseen = unseen[self._seen[codes[unseen] >> _TOP] != codes[unseen]]
+        self.n_left_out += len(unseen)
+        return found
+
+    def _unseen(self, codes: U64) -> I64:
+        """Indices of codes that this period has not had, at most `MAX_SORTED`, evenly spaced."""
+        return _spaced(np.flatnonzero(self._seen[codes >> _TOP] != codes))
+
+    def _note(self, codes: U64) -> None:
+        """These were looked at; two codes of one place push each other out, and are looked at again."""
+        self._seen[codes >> _TOP] = codes
 
     def _is_known(self, table: PacketTable, rows: I64) -> BoolArray:
         """(m,) whether the sender is a device already."""
@@ -259,17 +272,23 @@ class Sightings:
         """The senders of these frames speak a protocol."""
         if not len(rows):
             return
-        rows = rows[
-            _first(table.src_mac[rows] * _K ^ table.src_lo[rows] * (table.src_mac[rows] == 0))
-        ]
-        for known in self._owners(table, rows[:MAX_SIGHTINGS]):
+        who = _who(table.src_mac[rows], table.src_lo[rows])
+        codes = (who ^ np.uint64(bit)) * _K
+        picked = self._unseen(codes)
+        picked = picked[_first(codes[picked])][:MAX_SIGHTINGS]
+        self._note(codes[picked])
+        for known in self._owners(table, rows[picked]):
             if known is not None:
                 known.protocols |= bit
 
     def _ports(self, table: PacketTable, rows: I64, mac: U64, lo: U64, *, serves: bool) -> None:
         """Connections accepted: `rows` are SYN-ACKs, their source port is the service's."""
-        who = mac[rows] * _K ^ lo[rows] * (mac[rows] == 0)
-        rows = rows[_first(who * _K ^ table.src_port[rows])][:MAX_SIGHTINGS]
+        who = _who(mac[rows], lo[rows])
+        codes = ((who ^ table.src_port[rows]) * _K ^ np.uint64(_PORTS + serves)) * _K
+        picked = self._unseen(codes)
+        picked = picked[_first(codes[picked])][:MAX_SIGHTINGS]
+        self._note(codes[picked])
+        rows = rows[picked]
         owners = self._owners(table, rows, receiver=not serves)
         for known, port in zip(owners, table.src_port[rows].tolist(), strict=True):
             if known is None:
@@ -288,6 +307,19 @@ class Sightings:
             self.table.find(Endpoint(MAC_HI, mac) if mac else Endpoint(hi, lo))
             for mac, hi, lo in keys
         ]
+
+
+def _spaced(rows: I64) -> I64:
+    """At most `MAX_SORTED` of them, evenly spaced."""
+    if len(rows) <= MAX_SORTED:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, MAX_SORTED).astype(np.int64)]
+
+
+def _who(mac: U64, lo: U64) -> U64:
+    """(n,) a hash of a machine: by its MAC, or by its address where the link has none."""
+    who: U64 = np.where(mac == 0, ~lo, mac) * _K
+    return who ^ who >> _SHIFT
 
 
 def _first(codes: U64, *, latest: bool = False) -> I64:
