@@ -40,6 +40,7 @@ BARS: dict[tuple[str, str], Bar] = {
     ("path / struct loop", "mixed"): Bar(2.0),
     ("path / dpkt", "syn"): Bar(10.0),
     ("path / dpkt", "mixed"): Bar(10.0),
+    ("path / nfstream", "mixed"): Bar(20.0),
     ("memory", "model loaded, no traffic"): Bar(100.0, at_least=False),
 }
 """The bars of the design, by (stage, case), in the figure's unit."""

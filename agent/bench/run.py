@@ -9,6 +9,7 @@ In: number of frames, cases, a bundle. Out: one record a figure (`record.figure`
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -24,12 +25,13 @@ from agent.bench import peers, record, report, traffic
 from agent.capture.capture_file import open_capture
 from agent.decode.decoder import PacketDecoder
 from agent.features.ip import HostWindows
-from agent.records import FeatureMatrix, FrameBatch, LinkType, Subjects
+from agent.features.matrices import take
+from agent.records import FrameBatch, LinkType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agent.records import Detector
+    from agent.records import Detector, FeatureMatrix
 
 PATH_CASES = ("syn", "mixed", "mqtt")
 CRAFTED_CASES = ("mqtt_pingreq", "mqtt_small")
@@ -39,10 +41,10 @@ REPEATS = 3
 
 
 def cpu_s(work: Callable[[Any], object], argument: object) -> float:
-    """CPU seconds that `work(argument)` took."""
-    start = time.process_time()
+    """CPU seconds that `work(argument)` took, those of processes that it started and awaited included."""
+    start = os.times()
     work(argument)
-    return time.process_time() - start
+    return sum(os.times()[:4]) - sum(start[:4])
 
 
 def walk(path: Path) -> list[FrameBatch]:
@@ -129,18 +131,6 @@ def bench_crafted() -> Iterator[dict[str, Any]]:
     batch = crafted_frame()
     runs = [cpu_s(decode_one, batch) * 1e3 for _ in range(20)]
     yield record.figure("speed", "decode", "one 64 kB frame", "ms", runs, batch=1)
-
-
-def take(matrix: FeatureMatrix, rows: np.ndarray[Any, np.dtype[np.int64]]) -> FeatureMatrix:
-    """Some rows of a matrix, repeated where `rows` repeats."""
-    columns = {name: getattr(matrix.subjects, name)[rows] for name in Subjects.__dataclass_fields__}
-    return FeatureMatrix(
-        schema=matrix.schema,
-        values=np.ascontiguousarray(matrix.values[rows]),
-        subjects=Subjects(**columns),
-        start_ns=matrix.start_ns[rows],
-        end_ns=matrix.end_ns[rows],
-    )
 
 
 def bench_score(detectors: dict[str, Detector], matrix: FeatureMatrix) -> Iterator[dict[str, Any]]:

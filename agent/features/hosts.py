@@ -61,11 +61,23 @@ class HostTable:
         self._b = (salt * _K2 ^ _K1) & _U64 | 1
         self._cells = np.full(1 << _INDEX_BITS, -1, np.int16)
         self._free = list(range(max_hosts - 1, -1, -1))
+        self._order = self._rank = np.arange(max_hosts)
+        self._ordered = (0, 0)
         self._new: dict[int, I64] = {}
         """Per open slice: (2, slots) new sources of a destination, new destinations of a source."""
 
     def __len__(self) -> int:
         return self.max_hosts - len(self._free)
+
+    def by_address(self) -> tuple[Slots, I64]:
+        """(max_hosts,) the slots in the order of their addresses, and the place of each slot in it."""
+        state = (self.generation, len(self))
+        if state != self._ordered:
+            self._ordered = state
+            self._order = np.lexsort((self.lo, self.hi))
+            self._rank = np.empty(self.max_hosts, np.int64)
+            self._rank[self._order] = np.arange(self.max_hosts)
+        return self._order, self._rank
 
     def lookup(self, hi: U64, lo: U64) -> Slots:
         """(n,) the slot of each address, -1 where it has none."""

@@ -53,6 +53,8 @@ GRACE_NS = 200_000_000
 STEP_BACK_NS = 5_000_000_000
 STEP_BACK_FRAMES = 256
 """So many frames in a row, that far in the past, are a clock that was set back, not stragglers."""
+MAX_CLOSED_ROWS = 1 << 13
+"""Hosts and sides of slices that close together, where they are more than one slice; 7 MB of raw columns."""
 MAX_CODES = 1 << 16
 """Pairs, services and MAC claims remembered, each; 1 MB each."""
 
@@ -235,24 +237,30 @@ class HostWindows:
         if number <= self._first_open:
             return
         self._first_open = number
-        rows = self._sums.take_below(number)
-        if len(rows.keys):
-            numbers = np.unique(rows.keys >> SLICE_SHIFT).tolist()
-            tallies = [self._links.pop(n) if n in self._links else Tally(0) for n in numbers]
-            self._counts["refused_links"] += sum(t.n_refused for t in tallies)
-            closed = Closed(
-                frames=rows,
-                mqtt=self._mqtt.take_below(number),
-                claims=self._claims.sums.take_below(number),
-                numbers=numbers,
-                links=[(t.codes, t.packets) for t in tallies],
-                claimed=[self._claims.take(n) for n in numbers],
-            )
-            blocks.append(close(closed, self._hosts, self._memory))
+        # Slices may close one by one or together: together is quicker, one by one needs less memory.
+        for n in self._sums.bounds(number, MAX_CLOSED_ROWS):
+            self._close_some(n, blocks)
         gone = self._hosts.make_room(number)
         if len(gone):
             self._arrivals.forget(gone)
             self._memory.forget(gone)
+
+    def _close_some(self, number: int, blocks: list[Block]) -> None:
+        """Close the open slices below `number`, together."""
+        rows = self._sums.take_below(number)
+        keys = rows.keys()
+        numbers = np.unique(keys >> SLICE_SHIFT).tolist()
+        tallies = [self._links.pop(n) if n in self._links else Tally(0) for n in numbers]
+        self._counts["refused_links"] += sum(t.n_refused for t in tallies)
+        closed = Closed(
+            frames=rows,
+            mqtt=self._mqtt.take_below(number),
+            claims=self._claims.sums.take_below(number),
+            numbers=numbers,
+            links=[(t.codes, t.packets) for t in tallies],
+            claimed=[self._claims.take(n) for n in numbers],
+        )
+        blocks.append(close(closed, self._hosts, self._memory))
 
     def _tally(self, slice_no: int) -> Tally:
         """The links of an open slice."""

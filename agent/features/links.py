@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LINK_BITS = 18
 MAC_BITS = 48
+MAC_MASK = (1 << MAC_BITS) - 1
 
 SERVICE_COUNTS = (
     "out_services",
@@ -330,8 +331,8 @@ class Links:
             out[12:] = 0
             return many
         slot = codes >> MAC_BITS
-        order = np.argsort(codes & ((1 << MAC_BITS) - 1), kind="stable")
-        mac = codes[order] & ((1 << MAC_BITS) - 1)
+        order = np.argsort(codes & MAC_MASK, kind="stable")
+        mac = codes[order] & MAC_MASK
         starts = np.flatnonzero(edges(mac))
         lengths = np.append(starts[1:], len(mac)) - starts
         addresses = np.zeros(self._n, np.int64)

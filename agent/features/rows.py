@@ -1,7 +1,8 @@
 """Closed slices as rows: raw integer columns per active host, then the features of the schema.
 
-`Memory` holds what outlives a slice: sums and sets over 60 slices. `close` turns the slices that close
-together into a `Block` of raw integers; `matrix` divides and rounds. It never looks at a frame.
+`Memory` holds what outlives a slice: sums and sets over 60 slices. `close` gathers the slices that close
+together as raw integers, column by column, divides and rounds; `matrix` joins what a batch closed. It never
+looks at a frame.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from agent.features.ip_schema import SCHEMA, SIDES, SPECS
 from agent.features.links import LONG_COUNTS, SHORT_COUNTS, ClosedLinks, Links, ends
 from agent.features.slices import (
     CLAIM_SUMS,
+    FRAME_MAXES,
     FRAME_SUMS,
     MAXES,
+    MQTT_MAXES,
     MQTT_SUMS,
     SUMS,
 )
-from agent.features.sliding import SlidingSums, capped
-from agent.features.sums import SLOT_BITS, SLOT_MASK, Rows, edges
+from agent.features.sliding import SlidingSums
+from agent.features.sums import SLICE_SHIFT, SLOT_BITS, SLOT_MASK, Sums, edges, sorted_keys
 from agent.records import FeatureMatrix, Subjects
 
 if TYPE_CHECKING:
@@ -47,35 +50,37 @@ _RAW_INDEX = {name: i for i, name in enumerate(RAW)}
 _SUMMED = sorted({c for s in SPECS if s.dtype != "root" for c in (s.top, s.bottom) if len(c) > 1})
 """Sums of raw columns that features are made of; they stand below the raw columns in a block."""
 _LONG_FROM = np.array([_RAW_INDEX[f"{side}_{c}"] for side in SIDES for c in LONG_SUMS])
-_N_LONG = len(_LONG_FROM) + 3
+_ACTIVE_FROM = np.array(
+    [_RAW_INDEX[name] for name in ("out_packets", "in_packets", "out_mac_changes")]
+)
+_N_LONG = len(_LONG_FROM) + len(_ACTIVE_FROM)
 _MAXES_AT = 2 * len(SUMS)
 _SHORT_AT = _MAXES_AT + 2 * len(MAXES)
 _LONG_AT = _SHORT_AT + len(SHORT_COUNTS)
 _LONG_COUNTS_AT = _LONG_AT + _N_LONG
 _STRIP_ROWS = 256
+_VALUE_ROWS = 1000
+"""Rows that are divided and rounded at a time: their columns, in cache, must not lie a power of two apart."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Block:
-    """Rows of some slices, in any order."""
+    """Rows of some slices, by slice and then by address."""
 
-    raw: I64
-    """(len(RAW) + len(_SUMMED), r)"""
-    order: I64
-    """(r,) which raw column comes when: by slice, then by address."""
+    values: F32
+    """(r, len(SPECS))"""
     number: I64
-    """(r,) the slice of each, in order."""
+    """(r,) the slice of each."""
     subjects: Subjects
-    """In order."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Closed:
     """What was gathered of slices that close together; rows by key as in `agent.features.sums`."""
 
-    frames: Rows
-    mqtt: Rows
-    claims: Rows
+    frames: Sums
+    mqtt: Sums
+    claims: Sums
     numbers: list[int]
     """The slices that have frames, ascending."""
     links: list[tuple[I64, I64]]
@@ -85,16 +90,56 @@ class Closed:
 
 
 class Memory:
-    """What the last 60 slices hold."""
+    """What the last 60 slices hold; and the room in which rows are made."""
 
     def __init__(self, max_hosts: int, max_codes: int) -> None:
         self.sums = SlidingSums(max_hosts, _N_LONG)
         self.links = Links(max_hosts, max_codes)
+        self._room = np.zeros(0, np.int64)
 
     def forget(self, gone: Slots) -> None:
         """Forget the hosts whose slots were freed."""
         self.sums.forget(gone)
         self.links.forget(gone)
+
+    def raw(self, n_rows: int) -> I64:
+        """(len(RAW) + len(_SUMMED), n_rows) of whatever was there: fresh memory costs more than filling it."""
+        n_columns = len(RAW) + len(_SUMMED)
+        if len(self._room) < n_columns * n_rows:
+            self._room = np.empty(n_columns * n_rows, np.int64)
+        return self._room[: n_columns * n_rows].reshape(n_columns, n_rows)
+
+
+@dataclass(slots=True, frozen=True)
+class _Places:
+    """Which row is whose."""
+
+    low: int
+    """No key is less."""
+    of_key: NDArray[np.intp]
+    """At `key - low`: `side * r + row`."""
+    host: I64
+    """(r,) `slice << 13 | slot` of each row; rows by slice, then by address."""
+    sent: NDArray[np.intp]
+    """The rows that have an out side."""
+
+
+def _places(keys: I64, hosts: HostTable) -> _Places:
+    """Rows for all hosts that have any frame; `keys` ascending."""
+    slots, rank = hosts.by_address()
+    first = int(keys[0]) >> SLICE_SHIFT
+    low = first << SLICE_SHIFT
+    pair = keys - low >> 1
+    ranked = pair & ~SLOT_MASK | rank[pair & SLOT_MASK]
+    here = sorted_keys(ranked, 0)
+    n = len(here)
+    row = np.empty(int(here[-1]) + 1, np.intp)
+    row[here] = np.arange(n)
+    row = row[ranked]
+    of_key = np.empty(int(keys[-1]) - low + 1, np.intp)
+    of_key[keys - low] = (keys & 1) * n + row
+    host = (here & ~SLOT_MASK | slots[here & SLOT_MASK]) + (first << SLOT_BITS)
+    return _Places(low, of_key, host, row[keys & 1 == 0])
 
 
 def _copy(to: NDArray[Any], source: NDArray[Any]) -> None:
@@ -103,54 +148,46 @@ def _copy(to: NDArray[Any], source: NDArray[Any]) -> None:
         to[i : i + _STRIP_ROWS] = source[i : i + _STRIP_ROWS]
 
 
-def _raw(closed: Closed) -> tuple[I64, I64]:
-    """Raw columns of the slices themselves, and per row `slice << 13 | slot`; rows by slice and slot."""
-    pair = closed.frames.keys >> 1
-    first = edges(pair)
-    row_keys = pair[first]
-    raw = np.zeros((len(RAW) + len(_SUMMED), len(row_keys)), np.int64)
-    at = 0
-    for part, n_sums, n_maxes, max_at in (
-        (closed.frames, len(FRAME_SUMS), 2, 0),
-        (closed.mqtt, len(MQTT_SUMS), 1, 2),
-        (closed.claims, len(CLAIM_SUMS), 0, 3),
+def _fill_sums(raw: I64, closed: Closed, places: _Places) -> None:
+    """The sums and maxima of the slices themselves into raw columns."""
+    at, max_at = 0, _MAXES_AT
+    for part, n_sums, n_maxes in (
+        (closed.frames, len(FRAME_SUMS), len(FRAME_MAXES)),
+        (closed.mqtt, len(MQTT_SUMS), len(MQTT_MAXES)),
+        (closed.claims, len(CLAIM_SUMS), 0),
     ):
-        if len(part.keys):
-            row = np.searchsorted(row_keys, part.keys >> 1)
-            for side in (0, 1):
-                mine = np.flatnonzero(part.keys & 1 == side)
-                to = at + side * len(SUMS)
-                sums = np.zeros((len(row_keys), n_sums), np.int64)
-                sums[row[mine]] = part.sums.take(mine, axis=0)
-                _copy(raw[to : to + n_sums].T, sums)
-                to = _MAXES_AT + side * len(MAXES) + max_at
-                raw[to : to + n_maxes, row[mine]] = part.maxes[mine].T
+        lanes = [
+            (raw[i : i + n_sums], raw[j : j + n_maxes])
+            for i, j in ((at, max_at), (at + len(SUMS), max_at + len(MAXES)))
+        ]
+        part.fill(places.low, places.of_key, lanes)
         at += n_sums
-    return raw, row_keys
+        max_at += n_maxes
 
 
 def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
     """The rows of slices that close together, ordered by slice and address; the memory moves on."""
-    raw, row_keys = _raw(closed)
-    slot = row_keys & SLOT_MASK
-    number = row_keys >> SLOT_BITS
+    places = _places(closed.frames.keys(), hosts)
+    n = len(places.host)
+    raw = memory.raw(n)
+    _fill_sums(raw, closed, places)
+    slot = places.host & SLOT_MASK
+    number = places.host >> SLOT_BITS
     bounds = np.searchsorted(number, [*closed.numbers, closed.numbers[-1] + 1]).tolist()
-    addend = np.empty((len(slot), _N_LONG), np.int32)
-    addend[:, : len(_LONG_FROM)] = capped(raw.take(_LONG_FROM, axis=0)).T
-    for i, name in enumerate(("out_packets", "in_packets", "out_mac_changes")):
-        addend[:, len(_LONG_FROM) + i] = raw[_RAW_INDEX[name]] > 0
-    long_sums = np.empty((len(slot), _N_LONG), np.int64)
     links = ClosedLinks(closed.links)
     new_pairs, new_services = [], []
-    mac = np.zeros(len(slot), np.uint64)
-    probed = np.full(len(slot), -1, np.int64)
-    sent = closed.frames.keys & 1 == 0
-    sender_keys, sender_macs = closed.frames.keys[sent] >> 1, closed.frames.last[sent]
-    sender_bounds = np.searchsorted(sender_keys >> SLOT_BITS, [*closed.numbers, number[-1] + 1])
+    senders = np.zeros(n, np.bool_)
+    senders[places.sent] = True
+    mac = closed.frames.last(places.low, places.of_key, 2 * n)[:n]
+    probed = np.full(n, -1, np.int64)
     for i, slice_no in enumerate(closed.numbers):
         a, b = bounds[i], bounds[i + 1]
         here = slot[a:b]
-        long_sums[a:b] = memory.sums.push(slice_no, here, addend[a:b], hosts.since)
+        addend = np.empty((_N_LONG, b - a), np.int64)
+        addend[: len(_LONG_FROM)] = raw[_LONG_FROM, a:b]
+        np.greater(raw[_ACTIVE_FROM, a:b], 0, out=addend[len(_LONG_FROM) :])
+        long_sums = memory.sums.push(slice_no, here, addend, hosts.since)
+        _copy(raw[_LONG_AT : _LONG_AT + _N_LONG, a:b].T, long_sums)
         fresh = memory.links.see(
             slice_no,
             links.pair_parts[i],
@@ -162,22 +199,15 @@ def close(closed: Closed, hosts: HostTable, memory: Memory) -> Block:
         new_services.append(fresh[1])
         into = raw[_LONG_COUNTS_AT : _LONG_COUNTS_AT + len(LONG_COUNTS), a:b]
         probed[a:b] = _top(*memory.links.long(here, into), hosts.max_hosts)[0][here]
-        c, d = sender_bounds[i : i + 2]
-        hosts.mac[sender_keys[c:d] & SLOT_MASK] = sender_macs[c:d]
+        own = senders[a:b]
+        hosts.mac[here[own]] = mac[a:b][own]
         mac[a:b] = hosts.mac[here]
-    _copy(raw[_LONG_AT : _LONG_AT + _N_LONG].T, long_sums)
     place = np.repeat(np.arange(len(closed.numbers)) << SLOT_BITS, np.diff(bounds)) | slot
     for j, column in enumerate(links.counts(new_pairs, new_services), start=_SHORT_AT):
-        raw[j] = column.take(place)
-    order = np.lexsort((hosts.lo[slot], hosts.hi[slot], number))
+        column.take(place, out=raw[j], mode="clip")
     subjects = _subjects(closed, links, hosts, slot, place, raw[_RAW_INDEX["in_folded"]])
     subjects = {**subjects, "mac": mac, **_addresses("probed", probed, hosts)}
-    return Block(
-        raw=raw,
-        order=order,
-        number=number[order],
-        subjects=Subjects(**{name: column[order] for name, column in subjects.items()}),
-    )
+    return Block(values=_values(raw), number=number, subjects=Subjects(**subjects))
 
 
 def _top(key: I64, value: I64, packets: I64, n: int) -> tuple[I64, I64]:
@@ -272,10 +302,22 @@ _N_OF = _columns([SPECS[i].bottom for i in _ROOTS])
 
 def _values(raw: I64) -> F32:
     """(r, len(SPECS)): whole numbers, one float64 division or root, one rounding to float32."""
+    n = raw.shape[1]
+    out = np.empty((n, len(SPECS)), np.float32)
+    columns = np.empty((len(SPECS), min(n, _VALUE_ROWS)), np.float32)
+    for i in range(0, n, _VALUE_ROWS):
+        strip = raw[:, i : i + _VALUE_ROWS]
+        part = columns[:, : strip.shape[1]]
+        _fill_values(strip, part)
+        out[i : i + _VALUE_ROWS] = part.T
+    return out
+
+
+def _fill_values(raw: I64, out: F32) -> None:
+    """The features of some rows into `out` (len(SPECS), r)."""
     for i, names in enumerate(_SUMMED, start=len(RAW)):
         at = _RAW_INDEX[names[0]]  # they stand together, in this order: `test_summed_columns`
         np.add.reduce(raw[at : at + len(names)], axis=0, out=raw[i])
-    out = np.empty((len(SPECS), raw.shape[1]), np.float32)
     for i, at in _COUNT_FROM:
         out[i] = raw[at]
     bottom = raw[_BOTTOM_OF]
@@ -287,14 +329,13 @@ def _values(raw: I64) -> F32:
     mean = total // divisor  # whole: then the sum of squares about it is whole too
     squares = raw[_SQUARES_OF] - 2 * mean * total + n * mean * mean
     out[_ROOTS] = np.sqrt(squares / divisor)
-    return np.ascontiguousarray(out.T)
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:
     """Blocks as one feature matrix, in their order."""
     if not blocks:
         blocks = [_EMPTY]
-    values = [_values(block.raw).take(block.order, axis=0) for block in blocks]
+    values = [block.values for block in blocks]
     number = np.concatenate([b.number for b in blocks])
     return FeatureMatrix(
         schema=SCHEMA,
@@ -324,8 +365,7 @@ def _nobody() -> Subjects:
 
 
 _EMPTY = Block(
-    raw=np.zeros((len(RAW) + len(_SUMMED), 0), np.int64),
-    order=np.zeros(0, np.int64),
+    values=np.zeros((0, len(SPECS)), np.float32),
     number=np.zeros(0, np.int64),
     subjects=_nobody(),
 )

@@ -154,33 +154,34 @@ def add_hosts(piece: Piece, hosts: HostTable, arrivals: Arrivals, sums: KeyedSum
     n = len(starts)
     ends = np.append(starts[1:], len(order))
     lengths = ends - starts
-    part = np.zeros((n, len(FRAME_SUMS)), np.int64)
-    run = np.repeat(np.arange(0, n * _N_CLASSES, _N_CLASSES), lengths)
-    run += frames.frame_class[window].take(order)
+    part = np.zeros((len(FRAME_SUMS), n + 1), np.int64)
+    part_rows = part[:, :n]
+    run = frames.frame_class[window].take(order) * np.int64(n)
+    run += np.repeat(np.arange(n), lengths)
     weight = None if frames.all_single else frames.weight[window].take(order)
     counts = np.bincount(run, weights=weight, minlength=n * _N_CLASSES)
-    part[:, :_N_CLASSES] = counts.reshape(n, _N_CLASSES)
+    part_rows[:_N_CLASSES] = counts.reshape(_N_CLASSES, n)
     at = _N_CLASSES
     for name, column in zip(FRAME_SUMS[at:], frames.sums[:, window], strict=False):
         if name == "packets" and frames.all_single:
-            part[:, at] = lengths
+            part_rows[at] = lengths
         elif column.any():
-            part[:, at] = np.add.reduceat(column.take(order), starts)
+            np.add.reduceat(column.take(order), starts, out=part_rows[at])
         at += 1
     folded_out, folded_in = piece.dst == hosts.folded, piece.src == hosts.folded
     if folded_out.any() or folded_in.any():
         folded = np.where(np.arange(len(order)) < runs.n_out, folded_out[order], folded_in[order])
         folded = folded if weight is None else weight * folded
-        part[:, at] = np.add.reduceat(folded.astype(np.int64), starts)
+        part_rows[at] = np.add.reduceat(folded.astype(np.int64), starts)
     gap, unknown = _gaps(piece.clock.take(order), runs, arrivals)
-    part[:, at + 1] = lengths
-    part[np.searchsorted(starts, runs.first[unknown]), at + 1] -= 1
-    part[:, at + 2] = np.add.reduceat(gap, starts)
-    part[:, at + 3] = np.add.reduceat(gap * gap, starts)
-    macs = _macs(frames.src_mac[window], runs, arrivals, part[:, at + 4])
-    maxes = np.empty((n, len(FRAME_MAXES)), np.int64)
-    maxes[:, 0] = np.maximum.reduceat(frames.size[window].take(order), starts)
-    maxes[:, 1] = np.maximum.reduceat(gap, starts)
+    part_rows[at + 1] = lengths
+    part[at + 1, np.searchsorted(starts, runs.first[unknown])] -= 1
+    np.add.reduceat(gap, starts, out=part_rows[at + 2])
+    np.add.reduceat(gap * gap, starts, out=part_rows[at + 3])
+    macs = _macs(frames.src_mac[window], runs, arrivals, part_rows[at + 4])
+    maxes = np.zeros((len(FRAME_MAXES), n + 1), np.int64)
+    np.maximum.reduceat(frames.size[window].take(order), starts, out=maxes[0, :n])
+    np.maximum.reduceat(gap, starts, out=maxes[1, :n])
     hosts.seen.reshape(-1)[runs.here] = True
     slots = runs.keys >> 1 & ((1 << SLOT_BITS) - 1)
     np.maximum.at(hosts.last, slots, runs.keys >> SLICE_SHIFT)

@@ -7,7 +7,7 @@ than one slice. A host's slot that was freed takes its sums and codes along (`fo
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,39 +21,45 @@ MAX_ADDEND = 2**31 - 1
 """Cap on what one slice adds to a sum of the long horizon; kept as int32, so 60 slices stay small."""
 
 
-def capped(values: I64) -> NDArray[np.int32]:
-    """What a slice adds, as it is kept."""
-    return np.minimum(values, MAX_ADDEND).astype(np.int32)
+_COLUMN_BITS = 6
 
 
 class SlidingSums:
-    """Per host, column sums over the last 60 slices; `totals` is (max_hosts, n_columns) int64."""
+    """Per host, column sums over the last 60 slices; `totals` is (max_hosts, n_columns) int64.
+
+    Of each slice it keeps what is not zero: most hosts do few of the things that are counted.
+    """
 
     def __init__(self, max_hosts: int, n_columns: int) -> None:
-        self.totals = np.zeros((max_hosts, n_columns), np.int64)
-        self._slices: deque[tuple[int, NDArray[np.int64], NDArray[np.int32]]] = deque()
+        """At most 64 columns."""
+        wide = np.zeros((max_hosts, 1 << _COLUMN_BITS), np.int64)
+        self.totals = wide[:, :n_columns]
+        self._wide = wide
+        self._slices: deque[tuple[int, NDArray[np.int32], NDArray[np.integer[Any]]]] = deque()
 
-    def push(self, slice_no: int, slots: I64, values: NDArray[np.int32], since: I64) -> I64:
-        """Add a slice's (len(slots), n_columns) values, and drop the slices that it pushes out; values stay.
+    def push(self, slice_no: int, slots: I64, values: I64, since: I64) -> I64:
+        """Add a slice's (n_columns, len(slots)) values, capped, and drop the slices that it pushes out.
 
-        The totals of these hosts.
+        The totals of these hosts, (len(slots), n_columns).
 
         `since`: per slot, the slice since which its host has it; older slices belong to another host.
         """
+        flat = self._wide.reshape(-1)
         while self._slices and self._slices[0][0] <= slice_no - HORIZON_SLICES:
-            number, old_slots, old = self._slices.popleft()
-            same = since[old_slots] <= number
-            if same.all():
-                totals = self.totals.take(old_slots, axis=0)
-                totals -= old
-                self.totals[old_slots] = totals
-            else:
-                self.totals[old_slots[same]] -= old[same]
-        totals = self.totals.take(slots, axis=0)
-        totals += values
-        self.totals[slots] = totals
-        self._slices.append((slice_no, slots, values))
-        return totals
+            number, at, old = self._slices.popleft()
+            stays = since[at >> _COLUMN_BITS] <= number
+            if not stays.all():
+                at, old = at[stays], old[stays]
+            flat[at] -= old
+        here = np.flatnonzero(values.reshape(-1) != 0)
+        column = here // max(len(slots), 1)
+        at = slots[here - column * len(slots)] << _COLUMN_BITS | column
+        some = np.minimum(values.reshape(-1)[here], MAX_ADDEND)
+        flat[at] += some
+        small = np.uint16 if not len(some) or some.max() < 1 << 16 else np.int32
+        self._slices.append((slice_no, at.astype(np.int32), some.astype(small)))
+        # Of the whole rows: `take` of a part of them would copy the table first.
+        return self._wide.take(slots, axis=0)[:, : self.totals.shape[1]]
 
     def forget(self, slots: I64) -> None:
         """Forget the hosts of these slots."""

@@ -15,7 +15,7 @@ from agent.features.claims import ANNOUNCEMENT, CONTRADICTION, TWO_WAY, UNASKED,
 from agent.features.frames import Claims
 from agent.features.hosts import HostTable, Slots
 from agent.features.ip_schema import MQTT_CLASSES
-from agent.features.links import MAC_BITS
+from agent.features.links import MAC_BITS, MAC_MASK
 from agent.features.slices import CLAIM_SUMS, MQTT_MAXES, MQTT_SUMS, Piece
 from agent.features.sliding import Tally
 from agent.features.sums import SLICE_SHIFT, KeyedSums, Rows, edges
@@ -87,10 +87,11 @@ def add_mqtt(piece: Piece, mqtt: MqttTable, hosts: HostTable, sums: KeyedSums) -
     kind = _kinds(mqtt, window)
     published = count * (kind == _KIND["mqtt_publish"])
     n, width = len(here), len(MQTT_CLASSES)
-    part = np.empty((n, len(MQTT_SUMS)), np.int64)
-    part[:, :width] = np.bincount(
-        at * width + kind[which], weights=count[which], minlength=n * width
-    ).reshape(n, width)
+    part = np.zeros((len(MQTT_SUMS), n + 1), np.int64)
+    part_rows = part[:, :n]
+    part_rows[:width] = np.bincount(
+        kind[which] * np.int64(n) + at, weights=count[which], minlength=n * width
+    ).reshape(width, n)
     extra = (
         edges(row),
         np.maximum(mqtt.remaining_len[window], 0) * published,
@@ -98,10 +99,11 @@ def add_mqtt(piece: Piece, mqtt: MqttTable, hosts: HostTable, sums: KeyedSums) -
         count * (mqtt.violation[window] != 0),
     )
     for i, column in enumerate(extra, start=width):
-        part[:, i] = np.bincount(at, weights=column[which], minlength=n) if column.any() else 0
-    maxes = np.zeros((n, len(MQTT_MAXES)), np.int64)
+        if column.any():
+            part_rows[i] = np.bincount(at, weights=column[which], minlength=n)
+    maxes = np.zeros((len(MQTT_MAXES), n + 1), np.int64)
     connects = np.flatnonzero((kind == _KIND["mqtt_connect"])[which])
-    np.maximum.at(maxes[:, 0], at[connects], mqtt.keep_alive_s[window][which[connects]])
+    np.maximum.at(maxes[0], at[connects], mqtt.keep_alive_s[window][which[connects]])
     sums.add(Rows(here, part, maxes, np.zeros(n, np.uint64)))
 
 
@@ -117,8 +119,11 @@ class ClaimedSlices:
     def add(self, slice_no: int, codes: I64, rivals: dict[int, int]) -> None:
         """`slot << 48 | MAC` of claims in a slice, in frame order, and the rival MAC by slot."""
         tally = self._claimed.setdefault(slice_no, Tally(self._max_codes))
-        unique, first, counts = np.unique(codes, return_index=True, return_counts=True)
-        tally.add(unique, counts, first)
+        order = np.argsort(codes, kind="stable")
+        codes = codes[order]
+        first = np.flatnonzero(edges(codes))
+        counts = np.append(first[1:], len(codes)) - first
+        tally.add(codes[first], counts, order[first])
         self._rivals.setdefault(slice_no, {}).update(rivals)
 
     def take(self, slice_no: int) -> tuple[I64, dict[int, int]]:
@@ -163,11 +168,13 @@ def add_claims(
     if not len(keys):
         return
     here, at = _grouped(keys)
-    part = np.zeros((len(here), len(CLAIM_SUMS)), np.int64)
-    for i, flag in enumerate(_FLAGS):
-        np.add.at(part[:, i], at, (flags[flagged] & flag != 0)[which].astype(np.int64))
-    none = np.zeros((len(here), 0), np.int64)
-    into.sums.add(Rows(here, part, none, np.zeros(len(here), np.uint64)))
+    n = len(here)
+    part = np.zeros((len(CLAIM_SUMS), n + 1), np.int64)
+    told = flags[flagged][which]
+    for to, flag in zip(part, _FLAGS, strict=True):
+        to[:n] = np.bincount(at[told & flag != 0], minlength=n)
+    none = np.zeros((0, n + 1), np.int64)
+    into.sums.add(Rows(here, part, none, np.zeros(n, np.uint64)))
 
 
 def _whole(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[int]:
@@ -187,10 +194,14 @@ def _remember(
     into: ClaimedSlices,
 ) -> None:
     """Which MAC claimed which host, slice by slice."""
-    codes = src << MAC_BITS | mac.astype(np.int64)
+    at = np.flatnonzero(named)
+    if not len(at):
+        return
+    number, codes, flags = number[at], src[at] << MAC_BITS | mac[at].astype(np.int64), flags[at]
     rival = flags & (CONTRADICTION | TWO_WAY) != 0
-    for slice_no in np.unique(number[named]).tolist():
-        mine = named & (number == slice_no)
-        rivals = mine & rival
-        pairs = zip(src[rivals].tolist(), mac[rivals].tolist(), strict=True)
+    numbers = np.flatnonzero(np.bincount(number - number.min())) + number.min()
+    for slice_no in numbers.tolist():
+        mine = number == slice_no
+        rivals = codes[mine & rival]
+        pairs = zip((rivals >> MAC_BITS).tolist(), (rivals & MAC_MASK).tolist(), strict=True)
         into.add(slice_no, codes[mine], dict(pairs))

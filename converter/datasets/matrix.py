@@ -220,18 +220,6 @@ def load_run(path: Path, schema: Schema) -> RunMatrix:
     return RunMatrix(info=info, matrix=matrix, kind=labels[0], episode=labels[1], edge=labels[2])
 
 
-def take(matrix: FeatureMatrix, rows: NDArray[Any]) -> FeatureMatrix:
-    """Some rows of a matrix, by number or mask."""
-    subjects = {f.name: getattr(matrix.subjects, f.name)[rows] for f in fields(Subjects)}
-    return FeatureMatrix(
-        schema=matrix.schema,
-        values=matrix.values[rows],
-        subjects=Subjects(**subjects),
-        start_ns=matrix.start_ns[rows],
-        end_ns=matrix.end_ns[rows],
-    )
-
-
 def joined(parts: Sequence[FeatureMatrix], schema: Schema) -> FeatureMatrix:
     """Matrices after each other."""
     return FeatureMatrix(

@@ -29,10 +29,24 @@ def test_mqtt_traffic_is_in_step_and_without_a_violation(tmp_path):
     assert seen[MqttType.PUBLISH] > 1_000
 
 
-def test_peers_count_every_frame(tmp_path):
-    traffic.write_capture(tmp_path / "mixed", "mixed", 300)
-    for peer in peers.PEERS.values():
-        assert peer(tmp_path / "mixed") == 300
+@pytest.mark.parametrize("name", ["struct loop", "dpkt"])
+@pytest.mark.parametrize("case", ["mixed", "mqtt", "syn"])
+def test_peers_count_every_frame(tmp_path, name, case):
+    traffic.write_capture(tmp_path / case, case, 300)
+    assert peers.PEERS[name](tmp_path / case) == 300
+
+
+def test_peers_do_the_same_work(tmp_path):
+    traffic.write_capture(tmp_path / "mixed", "mixed", 3_000)
+    seen = peers.Groups(), peers.Groups()
+    peers.struct_loop(tmp_path / "mixed", seen[0])
+    peers.dpkt_loop(tmp_path / "mixed", seen[1])
+    for group in ("sources", "destinations"):
+        assert getattr(seen[0], group).keys() == getattr(seen[1], group).keys()
+    columns = {0: "packets", 3: "SYN", 7: "CONNECT", 8: "PUBLISH", 9: "other MQTT"}
+    totals = [{c: sum(r[c] for r in g.sources.values()) for c in columns} for g in seen]
+    assert totals[0] == totals[1]
+    assert totals[0][8] > 0
 
 
 def page(value: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agent.features.ip_schema import SCHEMA
+from agent.features.matrices import take
 from agent.features.schema import Schema
 from agent.records import V4_MAPPED_LO, FeatureMatrix
 from converter.datasets.labels import DatasetError, Episode
@@ -21,7 +22,6 @@ from converter.datasets.matrix import (
     joined,
     load_run,
     save_run,
-    take,
 )
 from tests.support.bundles import matrix_of
 from tests.support.tables import arp_reply, table_of, tcp_syn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.features.sliding import MAX_ADDEND, SlidingSet, SlidingSums, Tally, capped
+from agent.features.sliding import MAX_ADDEND, SlidingSet, SlidingSums, Tally
 
 
 def codes(*values):
@@ -12,7 +12,7 @@ def codes(*values):
 
 
 def one(value):
-    return np.array([[value]], np.int32)
+    return np.array([[value]], np.int64)
 
 
 def test_a_sum_holds_sixty_slices():
@@ -39,7 +39,12 @@ def test_a_slot_with_a_new_host_owes_nothing_to_the_old_one():
 
 
 def test_a_huge_addend_is_capped():
-    assert capped(codes(5, 2**31 - 1, 2**40)).tolist() == [5, 2**31 - 1, MAX_ADDEND]
+    sums = SlidingSums(8, 3)
+    values = np.array([[5, 2**31 - 1], [0, 2**40], [0, 0]], np.int64)
+    totals = sums.push(1, codes(7, 3), values, np.zeros(8, np.int64))
+    assert totals.tolist() == [[5, 0, 0], [2**31 - 1, MAX_ADDEND, 0]]
+    sums.push(61, codes(0), np.zeros((3, 1), np.int64), np.zeros(8, np.int64))
+    assert not sums.totals.any()
 
 
 def test_a_set_forgets_after_sixty_slices():

@@ -11,19 +11,22 @@ def rows(*items):
     keys, sums, maxes, last = zip(*items, strict=True)
     return Rows(
         np.array(keys, np.int64),
-        np.array(sums, np.int64).reshape(-1, 1),
-        np.array(maxes, np.int64).reshape(-1, 1),
+        np.array([[*sums, 0]], np.int64),
+        np.array([[*maxes, 0]], np.int64),
         np.array(last, np.uint64),
     )
 
 
 def content(taken):
-    return list(
-        zip(
-            *(c.reshape(-1).tolist() for c in (taken.keys, taken.sums, taken.maxes, taken.last)),
-            strict=True,
-        )
-    )
+    keys = taken.keys()
+    n = len(keys)
+    low = int(keys.min(initial=0))
+    place_of = np.zeros(int(keys.max(initial=0)) - low + 1, np.intp)
+    place_of[keys - low] = np.arange(n)
+    sums, maxes = (np.full((1, n), -1, np.int64) for _ in range(2))
+    taken.fill(low, place_of, [(sums, maxes)])
+    columns = (keys, sums[0], maxes[0], taken.last(low, place_of, n))
+    return list(zip(*(c.tolist() for c in columns), strict=True))
 
 
 def test_equal_keys_add_up_and_the_latest_has_the_last_word():
@@ -43,3 +46,34 @@ def test_closed_slices_leave_and_the_others_stay():
     sums.add(rows((key(8), 1, 0, 3)))
     assert content(sums.take_below(9)) == [(key(8), 3, 2, 3)]
     assert content(sums.take_below(99)) == []
+
+
+def test_many_parts_say_what_few_say():
+    rng = np.random.default_rng(3)
+    sums, wanted = KeyedSums(1, 1), {}
+    for _ in range(50):
+        keys = rng.integers(0, 300, 40).tolist()
+        items = [(k << 4, int(rng.integers(9)), int(rng.integers(9)), k) for k in keys]
+        sums.add(rows(*items))
+        for key, n, top, last in items:
+            old = wanted.get(key, (key, 0, 0, 0))
+            wanted[key] = (key, old[1] + n, max(old[2], top), last)
+    assert content(sums.take_below(99)) == [wanted[key] for key in sorted(wanted)]
+
+
+def test_rows_go_to_their_lane_and_the_rest_is_zero():
+    sums = KeyedSums(1, 1)
+    sums.add(rows((4, 1, 5, 7), (6, 2, 6, 8)))
+    sums.add(rows((4, 10, 1, 9)))
+    lanes = [(np.full((1, 3), 77), np.full((1, 3), 77)) for _ in range(2)]
+    sums.take_below(1).fill(4, np.array([1, -9, 5]), lanes)
+    assert [lane[0].tolist() for lane in lanes] == [[[0, 11, 0]], [[0, 0, 2]]]
+    assert [lane[1].tolist() for lane in lanes] == [[[0, 5, 0]], [[0, 0, 6]]]
+
+
+def test_slices_leave_one_by_one_where_they_are_large():
+    sums = KeyedSums(1, 1)
+    sums.add(rows(*((n << SLICE_SHIFT | 4, 1, 1, 1) for n in (3, 5, 9))))
+    assert sums.bounds(9, 2) == [9]
+    assert sums.bounds(9, 1) == [4, 6]
+    assert sums.bounds(3, 1) == []
