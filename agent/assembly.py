@@ -52,6 +52,8 @@ from agent.records import (
     PacketTable,
     Verdict,
 )
+from agent.score.baseline import BaselineDetector
+from agent.score.baseline import Settings as LearningSettings
 from agent.score.boosting import BoostingDetector
 from agent.score.bundle import Bundle, load_bundle, read_public_key
 from agent.score.normals import DeviceNormals
@@ -184,6 +186,7 @@ class Watch:
     policy: FindingPolicy
     timed: tuple[Timed, ...]
     local: Surroundings
+    baseline: BaselineDetector | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the pipeline works, and while `health` reads its counters."""
 
@@ -243,6 +246,7 @@ def make_watch(
     own_flows: FlowFilter | None = None,
     salt: int = 0,
     wall_offset_ns: Callable[[], int] | None = None,
+    baseline: BaselineDetector | None = None,
 ) -> Watch:
     """A pipeline with fresh state. `salt`: random when live, so that groups cannot be made to collide."""
     detectors: list[Detector] = [RulesDetector(SCHEMAS[SCHEMA_ID])]
@@ -259,6 +263,8 @@ def make_watch(
     facts = local.facts if site.config is not None else None  # else nobody has asked for anything
     if facts is not None:
         detectors.append(facts)
+    if baseline is not None:
+        detectors.append(baseline)
     timed = tuple(Timed(detector) for detector in detectors)
     settings = site.config.alert if site.config else None
     policy = FindingPolicy(
@@ -272,6 +278,8 @@ def make_watch(
         confidence_p30={BOOSTING: site.bundle.manifest.score_p30} if site.bundle else None,
         wall_offset_ns=wall_offset_ns or _no_offset,
     )
+    if baseline is not None:
+        baseline.open_hosts = policy.open_hosts
     pipeline = Pipeline(
         decoder=PacketDecoder(salt=salt),
         extractor=Learning(HostWindows(salt=salt), site.book, facts),
@@ -285,7 +293,35 @@ def make_watch(
             training=site.bundle.benign_median if site.bundle else None,
         ),
     )
-    return Watch(name=name, pipeline=pipeline, policy=policy, timed=timed, local=local)
+    return Watch(
+        name=name, pipeline=pipeline, policy=policy, timed=timed, local=local, baseline=baseline
+    )
+
+
+def make_baseline(site: Site) -> BaselineDetector | None:
+    """An empty baseline, as the settings say; None where they switch it off, or there are none."""
+    if site.config is None or not site.config.baseline.enabled:
+        return None
+    return baseline_of(site)
+
+
+def baseline_of(site: Site) -> BaselineDetector:
+    """An empty baseline; by its defaults where there are no settings."""
+    settings = LearningSettings()
+    if site.config is not None:
+        wanted = site.config.baseline
+        settings = LearningSettings(
+            learn_s=wanted.learn_h * 3600,
+            half_life_s=wanted.half_life_days * 86_400,
+            findings_per_day=wanted.findings_per_day,
+            merge_s=site.config.alert.quiet_s,
+        )
+
+    def class_of(host: Endpoint) -> str | None:
+        device = site.book(host)
+        return device.device_class if device is not None else None
+
+    return BaselineDetector(SCHEMAS[SCHEMA_ID], settings, class_of=class_of)
 
 
 def _no_offset() -> int:

@@ -119,6 +119,18 @@ class InventorySettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Hours from the first start in which every device is new, and none is told."""
 
 
+class BaselineSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[baseline]`: what is normal for each device here."""
+
+    enabled: bool = True
+    learn_h: Annotated[float, Meta(ge=0.1, le=720)] = 24.0
+    """Hours that a device is watched before anything is said of it."""
+    half_life_days: Annotated[float, Meta(ge=1, le=365)] = 14.0
+    """After so long, what was seen counts half."""
+    findings_per_day: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    """The alarm budget: false findings a day that the site accepts."""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -131,6 +143,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     role: Role = ()
     approve: Approve = ()
     inventory: InventorySettings = InventorySettings()
+    baseline: BaselineSettings = BaselineSettings()
     bundle: BundleSettings = BundleSettings()
     privacy: Privacy = Privacy()
 

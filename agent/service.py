@@ -30,12 +30,14 @@ from agent.alert.suppression import DeviceLookup
 from agent.assembly import (
     Site,
     ensure_site_key,
+    make_baseline,
     make_broker,
     make_message,
     make_site,
     make_watch,
     read_site_key,
 )
+from agent.baseline_store import BaselineStore, Kept
 from agent.capture.packet_ring import LiveCapture, open_live
 from agent.capture.packet_socket import bridge_of
 from agent.config import Config, Source, load_config
@@ -138,6 +140,14 @@ class Service:
         ignore = _ports_to_listen_inward(config.source)
         self.loops = [self._loop(source, ignore=source.name in ignore) for source in config.source]
         self.local.watch(self.loops)
+        self.baselines = BaselineStore(
+            config.site.state_dir,
+            [
+                Kept(name=loop.source.name, detector=loop.watch.baseline, lock=loop.watch.lock)
+                for loop in self.loops
+                if loop.watch.baseline is not None
+            ],
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set, or a thread failed (its error is raised here)."""
@@ -153,6 +163,7 @@ class Service:
             self._thread("spool", lambda: self.spool.run(stop_spool, _report_spool), stop_spool),
             self._uplink_thread(stop_uplink),
         ):
+            self.baselines.open()
             threads = [self._started(loop.source.name, self._runner(loop)) for loop in self.loops]
             supervisor.say("READY=1", f"STATUS={len(threads)} source(s)")
             log.info("wardwatch %s: %d source(s)", __version__, len(threads))
@@ -165,6 +176,7 @@ class Service:
                     thread.join(JOIN_S)
                 self._say_open()
                 self.local.close()
+                self.baselines.close()
                 with contextlib.suppress(UplinkError):
                     self.spool.commit()
         self.spool.close()
@@ -187,7 +199,7 @@ class Service:
             scoring=vitals.scoring(self.loops),
             spool=vitals.spool(self.spool),
             uplink=vitals.uplink(self.publisher),
-            local=self.local.health(),
+            local={**self.local.health(), "baseline": self.baselines.health()},
         )
 
     def _loop(self, source: Source, *, ignore: bool) -> SourceLoop:
@@ -206,6 +218,7 @@ class Service:
             own_flows=self.flows,
             salt=secrets.randbits(63),
             wall_offset_ns=lambda: time.time_ns() - time.monotonic_ns(),
+            baseline=make_baseline(self._site),
         )
         return SourceLoop(source, watch, open_device=open_device, deliver=self._deliver)
 
@@ -257,6 +270,7 @@ class Service:
             asked = self.read_again.is_set()
             self.read_again.clear()
             self.local.tick(asked=asked)
+            self.baselines.tick()
             alive = all(now_s - loop.beat_s < STALLED_S for loop in self.loops)
             if supervisor.watchdog_s and alive and now_s - said_s > supervisor.watchdog_s / 3:
                 said_s = now_s

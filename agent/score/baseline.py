@@ -193,11 +193,8 @@ class BaselineDetector:
 
     # -- what people do
 
-    def accept(self, device: Endpoint | None = None) -> bool:
-        """What the device (None: every one) does now is right: learn it, findings or not. False: it is not known."""
-        if device is None:
-            self.profiles.learn_again(self.profiles.used(), self.now_ns)
-            return True
+    def accept(self, device: Endpoint) -> bool:
+        """What the device does now is right: learn it, findings or not. False: it is not known."""
         number = self.profiles.number_of(device)
         if number is not None:
             self.profiles.learn_again(np.array([number], np.int64), self.now_ns)

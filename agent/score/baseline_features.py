@@ -86,14 +86,6 @@ PROTOCOLS: tuple[str, ...] = (
 )
 """Features that are above 0 only where a device speaks a protocol, or plays a part in it."""
 
-FACTS: Mapping[str, str] = {
-    "new_peer_out": "devices that it sent to and had not talked with before",
-    "new_peer_in": "devices that sent to it and had not talked with it before",
-    "new_port_out": "ports of other devices that it had not used before",
-    "new_port_in": "ports of its own that had not been used before",
-}
-"""What the facts that are no feature mean, by name."""
-
 
 class Selection:
     """The columns of a schema that the baseline reads."""

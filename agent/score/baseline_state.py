@@ -1,7 +1,7 @@
 """A baseline on disk: one `.npz` a capture source, written whole or not at all; and the export for retraining.
 
-The file holds what was learned, the alarm budget and the sample, with a version and the digest of everything that gives
-its numbers their meaning. It holds addresses (that is what a baseline is about), so only its owner may read it; the
+The file holds what was learned, the alarm budget and the sample, with a version and the digest of what gives
+its numbers their meaning. It holds addresses (that is what a baseline is about): only its owner may read it; the
 export holds none. A file that cannot be read is set aside under another name, never deleted and never half used.
 
 In and out: paths, `BaselineDetector`. Raises: `BaselineError`. Remembers nothing.
@@ -173,7 +173,7 @@ def set_aside(path: Path) -> Path | None:
 def export(detector: BaselineDetector, path: Path) -> int:
     """Write the sample of quiet rows for retraining, without any address or time; the number of rows.
 
-    Arrays: `values` (n, n_features) float32, `schema_id`, `schema_digest`, `n_seen` (of how many rows it is a sample).
+    Arrays: `values` (n, n_features) float32, `schema_id`, `schema_digest`, `n_seen` (rows it is a sample of).
     """
     rows = detector.sample.rows
     out = io.BytesIO()
