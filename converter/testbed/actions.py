@@ -4,7 +4,6 @@ Each takes its options and the stop event, is bounded, and ends by itself. Sends
 host would not. Source: RFC 2131 (DHCP), RFC 5227 (announcing an address), RFC 3550 (the shape of RTP).
 """
 
-import http.client
 import os
 import socket
 import struct
@@ -32,6 +31,8 @@ def echo(address: str, count: int) -> None:
 
 def fetch(o: Options, stop: threading.Event) -> None:
     """Download one file."""
+    import http.client  # noqa: PLC0415  slow to load; one action wants it
+
     del stop
     connection = http.client.HTTPConnection(o["web"], o["web_port"], timeout=10)
     with suppress(OSError, http.client.HTTPException):

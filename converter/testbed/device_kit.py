@@ -1,18 +1,20 @@
 """What every simulated device uses: the stop event, a broker's client, an HTTP call, invented readings.
 
-Nothing here names anybody. One process plays one device; `STOP` is set by its SIGTERM.
+Nothing here names anybody. One process plays one device; `STOP` is set by its SIGTERM. Hundreds of such
+processes begin in a run, most of them for one action: what is slow to load is loaded where it is used.
 """
 
-import http.client
 import json
 import random
-import ssl
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+MQTT311, MQTT5 = 4, 5
+"""Protocol levels of CONNECT."""
 
 Options = dict[str, Any]
 
@@ -35,12 +37,13 @@ def broker(
     rng: random.Random,
     *,
     keep_alive: int = 60,
-    version: MQTTProtocolVersion | None = None,
-) -> mqtt.Client:
+    version: int | None = None,
+) -> "Client":
     """A connected client whose network loop runs in a thread; it looks the broker's name up first."""
-    protocol = version or rng.choice(
-        (MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv311, MQTTProtocolVersion.MQTTv5)
-    )
+    from paho.mqtt import client as mqtt  # noqa: PLC0415  see above
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion  # noqa: PLC0415
+
+    protocol = MQTTProtocolVersion(version or rng.choice((MQTT311, MQTT311, MQTT5)))
     c = mqtt.Client(
         CallbackAPIVersion.VERSION2,
         client_id=f"{o['profile']}-{rng.randrange(10**6)}",
@@ -49,6 +52,8 @@ def broker(
     c.reconnect_delay_set(1, 4)
     c.max_queued_messages_set(200)
     if o["tls"]:
+        import ssl  # noqa: PLC0415
+
         context = ssl.create_default_context(cafile=o["ca"])
         c.tls_set_context(context)
     while not STOP.is_set():
@@ -67,6 +72,8 @@ def broker(
 
 def http_call(o: Options, method: str, path: str, body: bytes | None = None) -> None:
     """One request on a connection of its own."""
+    import http.client  # noqa: PLC0415
+
     connection = http.client.HTTPConnection(o["web"], o["web_port"], timeout=5)
     with suppress(OSError, http.client.HTTPException):
         connection.request(method, path, body, {"Content-Type": "application/json"})

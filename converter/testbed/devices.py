@@ -14,10 +14,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from paho.mqtt.enums import MQTTProtocolVersion
-
 from converter.testbed import actions, actions_hard, devices_clinical
-from converter.testbed.device_kit import STOP, Options, broker, http_call, nap, payload
+from converter.testbed.device_kit import MQTT311, STOP, Options, broker, http_call, nap, payload
 
 
 def monitor(o: Options, rng: random.Random) -> None:
@@ -80,7 +78,7 @@ def glucose(o: Options, rng: random.Random) -> None:
 
 def bed(o: Options, rng: random.Random) -> None:
     """Smart bed: MQTT 3.1.1, hardly ever a reading, kept alive by PINGREQ."""
-    c = broker(o, rng, keep_alive=rng.choice((5, 8, 10)), version=MQTTProtocolVersion.MQTTv311)
+    c = broker(o, rng, keep_alive=rng.choice((5, 8, 10)), version=MQTT311)
     while nap(rng.uniform(8, 25)):
         c.publish("ward/bed/position", payload(rng, 30), qos=0)
     c.disconnect()

@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from paho.mqtt.enums import MQTTProtocolVersion
-
 from converter.testbed import actions
-from converter.testbed.device_kit import STOP, Options, broker, http_call, nap, payload
+from converter.testbed.device_kit import MQTT311, STOP, Options, broker, http_call, nap, payload
 
 MLLP_PORT = 2575
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -26,7 +24,7 @@ _VT, _END = b"\x0b", b"\x1c\r"
 
 def ecg(o: Options, rng: random.Random) -> None:
     """ECG patch: samples in small binary blocks at QoS 0; out of reach now and then, then all that it kept."""
-    c = broker(o, rng, keep_alive=15, version=MQTTProtocolVersion.MQTTv311)
+    c = broker(o, rng, keep_alive=15, version=MQTT311)
     block_s, leads = rng.choice((0.2, 0.5, 1.0)), rng.choice((1, 3))
     patch, n, kept = rng.randrange(1, 40), 0, 0
     while nap(block_s):

@@ -36,8 +36,8 @@ _MORE_BRIDGES = [
     "link set br1 up",
     "link set br2 arp off up",
 ]
-"""A wide ward's: `br1` for the routed subnet; `br2`, a second switch behind `br0`, to which devices roam. It answers no
-ARP: the kernel would answer there for the gateway's addresses, with another MAC, as a spoofer does."""
+"""A wide ward's: `br1` for the routed subnet; `br2`, a second switch behind `br0`, to which devices roam. `br2`
+answers no ARP: the kernel would answer there for the gateway's addresses, with another MAC, as a spoofer does."""
 
 
 class TestbedError(AgentError):

@@ -140,12 +140,15 @@ class _Play:
         self.powered_off: list[tuple[float, int, Step, list[Host]]] = []
         """When power comes back (monotonic), when it went (wall, ns), whose it is."""
         self.broker: subprocess.Popen[bytes] | None = None
+        self.dns: subprocess.Popen[bytes] | None = None
+        self.moved: dict[str, str] = {}
+        """MAC to the address that a host has taken since."""
 
     def whole(self, pcap: Path) -> dict[str, int]:
         """From servers to the end of the capture; tcpdump's counts."""
         self.broker = services.start_broker(self.ns)
         services.start_web(self.ns, self.rng)
-        services.start_dns(self.ns)
+        self.dns = services.start_dns(self.ns)
         if not self.spec.cold_start:
             self._start_devices()
             self._wait(4)
@@ -347,6 +350,9 @@ class _Play:
         if host.name in self.devices:
             self.ns.end(self.devices.pop(host.name))
         gateway = self.spec.ward.named("gw").ip
+        self.moved[host.mac] = new
+        if self.dns is not None:
+            services.move_lease(self.ns, self.dns, self.moved)
         told = msgspec.json.encode(
             {"profile": "hello", "wait": 0, "address": new, "mac": host.mac, "times": 2}
         ).decode()

@@ -84,7 +84,7 @@ def start_web(ns: Namespaces, rng: Random) -> None:
     _wait_listening("web", ns.ward.web_port, process)
 
 
-def start_dns(ns: Namespaces) -> None:
+def start_dns(ns: Namespaces) -> "subprocess.Popen[bytes]":
     """Start dnsmasq on the gateway: the ward's names, and addresses by DHCP for who asks."""
     ward = ns.ward
     argv = [
@@ -106,14 +106,32 @@ def start_dns(ns: Namespaces) -> None:
         f"--dhcp-leasefile={ns.folder}/leases",
         f"--dhcp-range={ward.subnet}.100,{ward.subnet}.250,1h",
     ]
-    argv += ["--dhcp-authoritative"] if ward.version > 1 else []
+    if ward.version > 1:
+        argv += ["--dhcp-authoritative", f"--dhcp-hostsfile={_reserve(ns, {})}"]
     for h in ward.hosts:
         addresses = f"{h.ip},{h.ip6}" if h.ip6 else h.ip
         argv.append(f"--host-record={h.name}.ward.test,{addresses}")
-        if ward.version > 1 and not h.routed and h.role != "attacker":
-            argv.append(f"--dhcp-host={h.mac},{h.ip}")  # its own address, when it asks or renews
     process = ns.start("gw", argv)
     _wait_listening("gw", 53, process)
+    return process
+
+
+def move_lease(ns: Namespaces, dns: "subprocess.Popen[bytes]", moved: dict[str, str]) -> None:
+    """Tell the DHCP server which addresses hosts have from now on (`moved`: MAC to address)."""
+    _reserve(ns, moved)
+    ns.tell(dns, "HUP")
+
+
+def _reserve(ns: Namespaces, moved: dict[str, str]) -> Path:
+    """The server's file of who has which address: each host its own, when it asks or renews."""
+    path = ns.folder / "reservations"
+    lines = [
+        f"{h.mac},{moved.get(h.mac, h.ip)}\n"
+        for h in ns.ward.hosts
+        if not h.routed and h.role not in {"attacker", "gateway"}
+    ]
+    path.write_text("".join(lines), encoding="ascii")
+    return path
 
 
 def start_capture(ns: Namespaces, path: Path) -> "subprocess.Popen[bytes]":
