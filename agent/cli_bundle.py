@@ -1,5 +1,6 @@
 """What `wardwatch bundle` does: show, verify, trust; and the detectors that `wardwatch bench` measures."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,16 +14,43 @@ from agent.features.schemas import SCHEMAS
 from agent.records import Detector
 from agent.score.boosting import BoostingDetector
 from agent.score.bundle import load_bundle, read_manifest, read_public_key, shipped_bundle_path
+from agent.score.manifest import Manifest
 from agent.score.rules import RulesDetector
 
 
 def show_bundle(folder: Path | None, trust: tuple[Path, ...], *, as_json: bool) -> None:
-    """Print the manifest of a trusted bundle."""
+    """Print the manifest of a trusted bundle; `BundleError` after it where a file is not what it says."""
     folder = folder or shipped_bundle_path()
     manifest, trusted_by = read_manifest(folder, trust=trust)
+    changed = changed_files(folder, manifest)
     if as_json:
         click.echo(msgspec.json.encode(manifest))
-        return
+    else:
+        _show_rows(folder, manifest, trusted_by, changed)
+    if changed:
+        names = ", ".join(changed)
+        raise BundleError(
+            BundleReason.TAMPERED,
+            f"{folder}: changed since it was packed: {names}: install it anew",
+        )
+
+
+def changed_files(folder: Path, manifest: Manifest) -> list[str]:
+    """The files whose digest is not the manifest's."""
+    changed = []
+    for name, file in manifest.files.items():
+        try:
+            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise BundleError(
+                BundleReason.NOT_FOUND, f"{folder / name}: {error.strerror}"
+            ) from error
+        if digest != file.sha256:
+            changed.append(name)
+    return changed
+
+
+def _show_rows(folder: Path, manifest: Manifest, trusted_by: str, changed: list[str]) -> None:
     rows = {
         "bundle": manifest.id,
         "folder": str(folder),
@@ -33,6 +61,7 @@ def show_bundle(folder: Path | None, trust: tuple[Path, ...], *, as_json: bool) 
         "needs": f"wardwatch {manifest.min_agent_version} or newer",
         "kinds": ", ".join(manifest.kinds.classes[1:]),
         "size": f"{sum(file.n_bytes for file in manifest.files.values()):,} bytes",
+        "digests": f"not those of the manifest: {', '.join(changed)}" if changed else "ok",
         "split": manifest.split,
         "data": _short(manifest.data),
         "metrics": _short(manifest.metrics),

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from agent import health
 from agent.assembly import Watch
 from agent.capture.packet_ring import LiveCapture
 from agent.config import Source
@@ -108,6 +109,7 @@ class SourceLoop:
                 "findings": dict(self.watch.policy.counters()),
             }
             n_own = pipeline.n_own_frames
+        totals, now = health.split_counters(stages)
         return {
             "name": self.source.name,
             "kind": self.source.kind,
@@ -127,7 +129,9 @@ class SourceLoop:
             "own_frames_total": n_own,
             "shed_share": 0.0,
             "lag_ms": round(self.lag_ms, 1),
-            "stages_total": stages,
+            "mqtt_encrypted_share": health.encrypted_share(stages["decode"]),
+            "stages_total": totals,
+            "stages_now": now,
         }
 
     def _opened(self, capture: LiveCapture) -> None:

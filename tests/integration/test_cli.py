@@ -497,6 +497,7 @@ def test_a_bundle_of_ones_own_needs_a_trusted_key(wardwatch, signed, demo_captur
     status, out, _ = wardwatch("bundle", "show", folder, "--trust", key)
     assert status == 0
     assert "port_scan" in out
+    assert "digests     ok" in out
     assert (
         json.loads(wardwatch("bundle", "show", folder, "--trust", key, "--json")[1])["id"]
         == folder.name
@@ -511,4 +512,8 @@ def test_a_bundle_that_was_changed_is_refused(wardwatch, signed, tmp_path: Path)
     trees.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
     status, _, err = wardwatch("bundle", "verify", folder, "--trust", signed[1])
     assert status == 1
+    assert "trees.npz" in one_line(err)
+    status, out, err = wardwatch("bundle", "show", folder, "--trust", signed[1])
+    assert status == 1
+    assert "digests     not those of the manifest: trees.npz" in out
     assert "trees.npz" in one_line(err)
