@@ -131,7 +131,8 @@ def _body(packets: Packets, rows: I64, width: int) -> tuple[U8, I64]:
     pos = packets.pos.take(rows)
     size = packets.size.take(rows)
     here = np.minimum(packets.available.take(rows) - size, packets.remaining.take(rows))
-    here = np.clip(here, 0, BODY_BYTES)
+    np.minimum(here, BODY_BYTES, out=here)
+    np.maximum(here, 0, out=here)
     parted = np.flatnonzero(pos < 0) if len(packets.headers) else rows[:0]
     if not len(parted):
         return gather(packets.buffer, pos + size, width), here

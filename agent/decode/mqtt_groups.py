@@ -116,7 +116,7 @@ def group(
         table.collisions += n - len(keep)
         return _group_some(np.sort(order[keep]), segments, flows, table, configured, buffer)
     offset, captured = segments.offset.take(order), segments.captured.take(order)
-    opening = _first_bytes(buffer, offset, captured)
+    opening = _first_bytes(buffer, segments.offset, segments.captured).take(order)
     connect = opens_with_connect(buffer, offset, captured, opening)
     first = np.flatnonzero(alike)
     new_flow = _changes(packed[first] >> low)

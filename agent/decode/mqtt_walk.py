@@ -235,7 +235,8 @@ class _Chunk:
         same = (code == active.previous) & (code >= 0)
         empty = remaining == 0
         pairs = np.flatnonzero(empty & (active.previous & 0xFF == 0))
-        active.streak = np.where(same, active.streak + 1, 0)
+        active.streak += 1
+        active.streak *= same
         active.previous = code
         if len(pairs):
             self._take_pairs(active, pairs)
@@ -243,7 +244,9 @@ class _Chunk:
         if len(runs):
             self._leap(active, runs)
         if len(pairs) or len(runs):
-            active.keep(np.flatnonzero(active.pos < active.limit))
+            going = active.pos < active.limit
+            if not going.all():
+                active.keep(np.flatnonzero(going))
 
     def _end_walks(
         self, active: _Active, rows: BoolArray, header: tuple[U8, I32, I32], k: int
