@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from agent import __version__
+from agent.cli_devices import devices
+from agent.cli_tuning import tune
 from agent.errors import AgentError, ConfigError
 from agent.heap import keep_heap
 
@@ -102,6 +104,8 @@ def cli() -> None:
     wardwatch run --config agent.toml            watch live traffic
     wardwatch alerts --broker mqtts://broker     what the security team sees
     wardwatch sources                            what can be listened on
+    wardwatch devices --config agent.toml        who is on the ward
+    wardwatch tune list --config agent.toml      what is fine there
 
     \b
     Exit status: 0 done, 1 error, 2 usage, 3 --fail-on met, 75 broker unreachable
@@ -351,6 +355,10 @@ def bench(frames: int, *, as_json: bool, page: Path | None) -> None:
 
     detectors, name = bench_detectors()
     bench_main(n_frames=frames, detectors=detectors, bundle=name, json_only=as_json, page=page)
+
+
+cli.add_command(devices)
+cli.add_command(tune)
 
 
 def _broker(

@@ -85,6 +85,9 @@ def changing(state_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError("site.state_dir", f"{path}: {error.strerror}") from error
     try:
+        if os.geteuid() == 0:
+            owner = state_dir.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
