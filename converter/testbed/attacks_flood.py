@@ -5,6 +5,8 @@ Builders like those of `attacks`, with the same bounds. A low flood is just abov
 
 from random import Random
 
+import msgspec
+
 from converter.testbed.attacks import MAX_FRAMES, Attack, Builder, Command, flood_pace, own, server
 from converter.testbed.layout import Host, Ward
 
@@ -45,7 +47,7 @@ def _flood(
 
 
 def tool_flood(words: str, *, low: bool = False, port: bool = True, most: int = 5_000) -> Builder:
-    """A tool's command line; `{rate} {count} {gap_us} {gap_s} {port} {size} {dst}` are filled in."""
+    """A tool's command line; `{rate} {count} {gap_us} {gap_s} {port} {size} {dst} {mine}` are filled in."""
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         victim, to_port = server(rng, ward)
@@ -60,9 +62,14 @@ def tool_flood(words: str, *, low: bool = False, port: bool = True, most: int = 
             "size": rng.choice((16, 64, 200)),
             "dst": victim.ip,
         }
-        argv = [w.format(**figures) for w in words.split()]
-        limit_s = max(seconds * 2 + 4, 20)
-        commands = [Command(host=a.name, argv=argv, limit_s=limit_s) for a in attackers]
+        commands = [
+            Command(
+                host=a.name,
+                argv=[w.format(mine=a.ip, **figures) for w in words.split()],
+                limit_s=max(seconds * 2 + 4, 20),
+            )
+            for a in attackers
+        ]
         return _flood(commands, victim.ip, to_port if port else 0, seconds)
 
     return build
@@ -112,7 +119,9 @@ def raw(
             )
             for a in attackers
         ]
-        return _flood(commands, dst, to_port, seconds, spoofed=bool(spoof))
+        attack = _flood(commands, dst, to_port, seconds, spoofed=bool(spoof))
+        many = attack.distributed or spoof.isdigit()  # reflected by that many servers
+        return msgspec.structs.replace(attack, distributed=many)
 
     return build
 

@@ -1,4 +1,4 @@
-"""More scans and sweeps: fping, arp-scan, netdiscover, arping, masscan, zmap, nping, hping3, IPv6, our own.
+"""More scans and sweeps: fping, arp-scan, netdiscover, arping, masscan, nping, hping3, IPv6, our own.
 
 Builders like those of `attacks`, with the same bounds. What a command line needs is filled into its words:
 `{net} {base} {rate} {gap_ms} {count} {dst} {port} {open} {shut}`; scanners stay inside the ward's two subnets.
@@ -175,6 +175,7 @@ def own_os(*, icmp: bool, rates: tuple[float, ...]) -> Builder:
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         victim, port = _servers(rng, ward)
         rate, rounds = rng.choice(rates), rng.choice((1, 2, 3))
+        rounds = min(rounds, max(1, int(rate * 36 / 21)))
         command = own(
             attackers[0],
             "os_probes",
@@ -187,7 +188,7 @@ def own_os(*, icmp: bool, rates: tuple[float, ...]) -> Builder:
             rate=rate,
             seed=rng.randrange(2**31),
         )
-        probes = (8 if icmp else 16) * rounds
+        probes = (8 if icmp else 17) * rounds
         return Attack(commands=[command], victims=[victim.ip], expect_s=probes / rate + 1)
 
     return build

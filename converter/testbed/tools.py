@@ -35,7 +35,6 @@ EXTRA: dict[str, tuple[str, list[str]]] = {
     "fping": ("fping", ["fping", "--version"]),
     "t50": ("t50", ["t50", "--version"]),
     "masscan": ("masscan", ["masscan", "--version"]),
-    "zmap": ("zmap", ["zmap", "--version"]),
     "arp-scan": ("arp-scan", ["arp-scan", "--version"]),
     "arping": ("arping", ["arping", "--help"]),
     "netdiscover": ("netdiscover", []),

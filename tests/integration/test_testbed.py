@@ -68,11 +68,15 @@ def test_labels_are_what_the_capture_holds(recorded):
     (run,) = expand(load_plan(SMOKE))
     episodes = read_labels(out / f"{run.run}.labels.jsonl")
     assert [e.kind for e in episodes] == [s.kind for s in run.steps if s.lane == "attack"]
-    shapes = {"port_scan": "tcp", "udp_flood": "udp"}
+    shapes = {
+        "port_scan": "tcp && ip.dst==",
+        "tcp_syn_flood": "tcp.flags.syn==1 && tcp.flags.ack==0 && ipv6.dst==",
+    }
+    assert {e.kind for e in episodes} == set(shapes)
     for e in episodes:
         seen = tshark_times(
             out / f"{run.run}.pcap",
-            f"eth.src=={e.attacker_macs[0]} && ip.dst=={e.victims[0]} && {shapes[e.kind]}",
+            f"eth.src=={e.attacker_macs[0]} && {shapes[e.kind]}{e.victims[0]}",
         )
         during = [t for t in seen if e.start_ns <= t <= e.end_ns]
         assert len(during) == e.frames >= 100

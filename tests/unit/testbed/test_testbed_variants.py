@@ -111,6 +111,5 @@ def test_the_first_plans_still_draw_the_runs_that_are_recorded():
         "first": "60645596fcd4f066",
         "second": "45649731f1eb103e",
         "heldout": "451804c81d3249ee",
-        "smoke": "af3cdb83d0e28155",
     }
     assert {n: expand(load_plan(PLANS / f"{n}.toml"))[0].digest for n in digests} == digests
