@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent import __version__
+from agent.cli_baseline import baseline
 from agent.cli_devices import devices
 from agent.cli_tuning import tune
 from agent.errors import AgentError, ConfigError
@@ -152,6 +153,9 @@ def run(config_file: Path, *, check: bool, no_model: bool) -> None:
 )
 @click.option("--raw-addresses", is_flag=True, help="Addresses beside pseudonyms in the events.")
 @click.option("--language", type=LANGUAGE, help="Of the findings. Default: the settings', else en.")
+@click.option(
+    "--baseline", "baseline_file", type=FILE, help="Judge by this baseline, too; it learns nothing."
+)
 def replay(  # noqa: PLR0913 -- one parameter an option
     files: tuple[Path, ...],
     *,
@@ -170,6 +174,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
     config_file: Path | None,
     raw_addresses: bool,
     language: str | None,
+    baseline_file: Path | None,
 ) -> int:
     """Find attacks in capture files: pcap, pcapng, or gzip of either.
 
@@ -206,6 +211,7 @@ def replay(  # noqa: PLR0913 -- one parameter an option
             config=load_config(config_file) if config_file else None,
             raw_addresses=raw_addresses,
             language=language,
+            baseline=baseline_file,
         )
     )
 
@@ -357,6 +363,7 @@ def bench(frames: int, *, as_json: bool, page: Path | None) -> None:
     bench_main(n_frames=frames, detectors=detectors, bundle=name, json_only=as_json, page=page)
 
 
+cli.add_command(baseline)
 cli.add_command(devices)
 cli.add_command(tune)
 

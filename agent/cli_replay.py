@@ -17,11 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agent.alert.finding import stamp_transmit_time
 from agent.alert.render import Row, row_of_alert, show, table, terminal
 from agent.alert.severity import SEVERITIES
-from agent.assembly import Site, make_message, make_site, make_watch
+from agent.assembly import Site, baseline_of, make_message, make_site, make_watch
 from agent.config import Config
 from agent.errors import CaptureError, UplinkError
 from agent.records import Alert
 from agent.replay import OnProgress, replay_file, replay_merged
+from agent.score.baseline import BaselineDetector
+from agent.score.baseline_state import restore
 from agent.uplink.mqtt import Broker
 from agent.uplink.publisher import Publisher
 from agent.uplink.spool import Spool
@@ -46,6 +48,8 @@ class Options:
     raw_addresses: bool = False
     language: str | None = None
     """None: the settings'."""
+    baseline: Path | None = None
+    """File of a baseline to judge by, without learning."""
 
 
 @dataclass(slots=True)
@@ -119,7 +123,7 @@ def replay(options: Options) -> int:
 def _one(run: _Run, files: tuple[Path, ...]) -> None:
     """One run over one file, or over several merged; a file that cannot be read is noted."""
     name = files[0].name if len(files) == 1 else f"{len(files)} files"
-    watch = make_watch(run.site, name)
+    watch = make_watch(run.site, name, baseline=_baseline(run))
     run.rows.clear()
     run.uids.clear()
     n_before = run.sequence
@@ -160,6 +164,16 @@ def _one(run: _Run, files: tuple[Path, ...]) -> None:
         f"{_found(run, n_before)}; read in {time.monotonic() - began_s:.1f} s",
         err=True,
     )
+
+
+def _baseline(run: _Run) -> BaselineDetector | None:
+    """The baseline as it stands in its file, anew for each run. Raises `BaselineError`."""
+    if run.options.baseline is None:
+        return None
+    detector = baseline_of(run.site)
+    restore(run.options.baseline, detector)
+    detector.frozen = True
+    return detector
 
 
 def _found(run: _Run, n_before: int) -> str:

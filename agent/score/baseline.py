@@ -195,17 +195,15 @@ class BaselineDetector:
 
     def accept(self, device: Endpoint) -> bool:
         """What the device does now is right: learn it, findings or not. False: it is not known."""
-        number = self.profiles.number_of(device)
-        if number is not None:
-            self.profiles.learn_again(np.array([number], np.int64), self.now_ns)
-        return number is not None
+        numbers = self.profiles.numbers_of(device)
+        self.profiles.learn_again(numbers, self.now_ns)
+        return len(numbers) > 0
 
     def forget(self, device: Endpoint) -> bool:
         """Forget one device. False: it is not known."""
-        number = self.profiles.number_of(device)
-        if number is not None:
-            self._drop(np.array([number], np.int64))
-        return number is not None
+        numbers = self.profiles.numbers_of(device)
+        self._drop(numbers)
+        return len(numbers) > 0
 
     # -- one slice
 
@@ -266,7 +264,10 @@ class BaselineDetector:
             numbers[new], gone = profiles.admit(keys, self.now_ns)
             self.budget.forget(gone)
             self._classify(numbers[new])
-        profiles.seen[numbers[numbers >= 0]] += 1
+        known = numbers >= 0
+        profiles.seen[numbers[known]] += 1
+        mac = subjects.mac[rows][known]
+        profiles.mac[numbers[known]] = np.where(mac, mac, profiles.mac[numbers[known]])
         return numbers
 
     def _classify(self, numbers: Iterable[int]) -> None:

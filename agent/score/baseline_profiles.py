@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent.records import Endpoint
+from agent.records import MAC_HI, Endpoint
 from agent.score.baseline_features import N_BINS, PROTOCOLS, RATES
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Profiles:
         self.last_ns: I64 = np.full(n, _NEVER, np.int64)
         self.hi: U64 = np.zeros(n, np.uint64)
         self.lo: U64 = np.zeros(n, np.uint64)
+        self.mac: U64 = np.zeros(n, np.uint64)
+        """The MAC address that it was last seen with; 0 unknown."""
         self.class_of: NDArray[np.int16] = np.full(n, -1, np.int16)
         self.tenant: I64 = np.zeros(n, np.int64)
         """Grows when the number gets another device."""
@@ -91,8 +93,16 @@ class Profiles:
         return len(self._number)
 
     def number_of(self, device: Endpoint) -> int | None:
-        """The profile of a device; None: it has none."""
+        """The profile of an address; None: it has none."""
         return self._number.get((device.hi, device.lo))
+
+    def numbers_of(self, device: Endpoint) -> I64:
+        """The profiles of an address, or of whoever was last seen with a MAC address."""
+        number = self.number_of(device)
+        found = [] if number is None else [number]
+        if device.hi == MAC_HI:
+            found += [n for n in self.devices() if int(self.mac[n]) == device.lo and n != number]
+        return np.array(found, np.int64)
 
     def device(self, number: int) -> Endpoint:
         """Whose profile it is."""
@@ -161,7 +171,7 @@ class Profiles:
         names = (
             *("histogram", "limit", "anchor", "protocols", "ids", "id_ns", "open_sets", "learned"),
             *("accepting", "slices", "seen", "since_ns", "begun_ns", "last_ns", "hi", "lo"),
-            "class_of",
+            *("mac", "class_of"),
         )
         return {name: getattr(self, name) for name in names}
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.records import MAC_HI, Endpoint
 from agent.score.baseline_features import RATES, edge, middle
 from agent.score.baseline_profiles import PEERS, PORTS_IN, PORTS_OUT
 
 if TYPE_CHECKING:
-    from agent.records import Endpoint
     from agent.score.baseline import BaselineDetector
 
 SHOWN = ("out_packets_1s", "in_packets_1s")
@@ -53,9 +53,13 @@ def expected_per_day(detector: BaselineDetector) -> float | None:
     return round(float(budget.rates()[budget.threshold]), 2) if budget.calibrated else None
 
 
-def devices(detector: BaselineDetector) -> list[tuple[Endpoint, dict[str, Any]]]:
-    """A row a device, in the order of addresses."""
-    return [(detector.profiles.device(n), _row(detector, n)) for n in detector.profiles.devices()]
+def devices(detector: BaselineDetector) -> list[tuple[Endpoint, Endpoint, dict[str, Any]]]:
+    """Address, MAC address and a row, for each device, in the order of addresses."""
+    profiles = detector.profiles
+    return [
+        (profiles.device(n), Endpoint(MAC_HI, int(profiles.mac[n])), _row(detector, n))
+        for n in profiles.devices()
+    ]
 
 
 def _row(detector: BaselineDetector, number: int) -> dict[str, Any]:
