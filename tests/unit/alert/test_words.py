@@ -30,7 +30,9 @@ from agent.alert.words import (
 from agent.alert.words.forms import FORMS, UNITS, form_of, horizon_of
 from agent.config import AlertSettings
 from agent.features.schemas import SCHEMAS
+from agent.inventory import local_facts
 from agent.records import Fact
+from agent.score import baseline_score
 from agent.score.boosting import TELLS
 from agent.score.rules import RULES
 from tests.support.alerts import ALERT, CONTEXT
@@ -39,7 +41,8 @@ from tests.support.schemas import check_event
 FOLDER = Path(package.__file__).parent
 FEATURES = {f.name: f for f in SCHEMAS["ip-1"].features}
 BASES = {horizon_of(name)[0] for name in FEATURES}
-OF_BASELINE = {"new_peer_out", "new_peer_in", "new_port_out", "new_port_in"}
+OF_OTHERS = {*baseline_score.NEW, *local_facts.FACTS}
+"""Facts of detectors that are no feature."""
 OTHERS = [code for code in LANGUAGES if code != "en"]
 
 
@@ -74,7 +77,7 @@ def test_a_table_says_every_detection_and_every_feature_and_nothing_else(code):
     say = language(code)
     assert set(say.kinds) == set(DETECTIONS) == set(DO_FIRST)
     assert all(set(row) == {"title", "what"} for row in say.kinds.values())
-    assert set(say.features) == BASES | OF_BASELINE
+    assert set(say.features) == BASES | OF_OTHERS
     assert {step for steps in DO_FIRST.values() for step in steps} == set(say.steps)
     assert set(say.labels) >= set(SEVERITIES)
 
@@ -156,7 +159,7 @@ def test_whatever_a_detector_may_give_as_a_reason_is_said(code):
     """Rules' figures and guards, the kinds' own figures, any feature of the schema: none by its name."""
     ruled = {n for r in RULES for n in (r.figure, *dict(r.at_least), *dict(r.at_most))}
     told = {n for tell in TELLS.values() for n in (*tell.victim, *tell.attacker)}
-    for name in {*ruled, *told, *FEATURES, *OF_BASELINE}:
+    for name in {*ruled, *told, *FEATURES, *OF_OTHERS}:
         assert meaning_of(name, {}, code) != name
         said = fact_words(Fact(feature=name, value=1234.5, limit=3.0, normal=0.5), code)
         assert name not in said
