@@ -199,7 +199,7 @@ def _takeover(rng: Random, ward: Ward) -> list[Command]:
     address, port = _free_address(rng, ward), rng.randrange(7000, 8000)
     pair = [ward.named("web"), ward.named("archive")]
     rng.shuffle(pair)
-    dies_s, back_s = rng.uniform(8, 14), rng.uniform(0.3, 4)
+    dies_s, back_s = rng.uniform(8, 14), rng.uniform(2, 6)
     held = [
         {"wait": 0.0, "seconds": dies_s, "times": 1},
         {"wait": dies_s + 0.5 + back_s, "seconds": 12.0, "times": rng.choice((1, 2, 5))},
