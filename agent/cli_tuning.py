@@ -204,7 +204,7 @@ def _add(config_file: Path, kind: str, name: str, options: dict[str, Any]) -> No
     from agent.config_tuning import TuningFile  # noqa: PLC0415
     from agent.errors import ConfigError  # noqa: PLC0415
     from agent.tuning import FILE as FILE_NAME  # noqa: PLC0415
-    from agent.tuning import changing, is_expired, load_tuning  # noqa: PLC0415
+    from agent.tuning import changing, load_tuning  # noqa: PLC0415
 
     config = load_config(config_file)
     for_text = options.pop("for_text", None)
@@ -217,10 +217,7 @@ def _add(config_file: Path, kind: str, name: str, options: dict[str, Any]) -> No
     row["name"] = name
     try:
         checked = check_tree({kind: [row]}, TuningFile, folder=config.site.state_dir)
-        if is_expired(getattr(checked, kind)[0], datetime.now(UTC)):
-            raise ConfigError(
-                f"{kind}[0].{ENDS.get(kind, 'expires')}", "is past: it would do nothing"
-            )
+        _refuse_past(kind, getattr(checked, kind)[0])
         with changing(config.site.state_dir):
             file = load_tuning(config.site.state_dir)
             n_before = len(getattr(config, kind)) + len(getattr(file, kind))
@@ -232,6 +229,14 @@ def _add(config_file: Path, kind: str, name: str, options: dict[str, Any]) -> No
         path = re.sub(rf"^{kind}\[\d+\]", f"{kind}.{name}", error.path)
         raise ConfigError(path, error.problem.removesuffix(f" [{FILE_NAME}]")) from error
     click.echo(f"{kind} {name}: added ({n_before + 1} in all)")
+
+
+def _refuse_past(kind: str, entry: "Entry") -> None:
+    from agent.errors import ConfigError  # noqa: PLC0415 -- heavy
+    from agent.tuning import is_expired  # noqa: PLC0415
+
+    if is_expired(entry, datetime.now(UTC)):
+        raise ConfigError(f"{kind}[0].{ENDS.get(kind, 'expires')}", "is past: it would do nothing")
 
 
 def _refuse_used(config: "Config", file: "TuningFile", window: str) -> None:

@@ -229,7 +229,9 @@ class Sightings:
         at = np.flatnonzero(own)
         if not len(at):
             return
-        at = at[_first(mac[at] * _K ^ hi[at] * _K ^ lo[at], latest=True)]
+        who = (_who(mac[at], lo[at]) ^ hi[at]) * _K ^ lo[at]
+        ends = np.concatenate([_first(who), _first(who, latest=True)])
+        at = at[np.unique(ends)]  # how long a claim has stood shows at its ends
         if len(at) > MAX_SIGHTINGS:
             known = self._is_known(table, row[at])
             self.n_left_out += len(at) - MAX_SIGHTINGS
