@@ -46,12 +46,17 @@ def _flood(
     )
 
 
-def tool_flood(words: str, *, low: bool = False, port: bool = True, most: int = 5_000) -> Builder:
-    """A tool's command line; `{rate} {count} {gap_us} {gap_s} {port} {size} {dst} {mine}` are filled in."""
+def tool_flood(
+    words: str, *, low: bool = False, port: bool = True, most: int = 5_000, seconds: float = 0
+) -> Builder:
+    """A tool's command line, of about `seconds` where it keeps no rate.
+
+    `{rate} {count} {gap_us} {gap_s} {port} {size} {dst} {mine}` are filled in.
+    """
 
     def build(rng: Random, ward: Ward, attackers: list[Host]) -> Attack:
         victim, to_port = server(rng, ward)
-        rate, count, seconds = _paced(rng, low=low)
+        rate, count, paced_s = _paced(rng, low=low)
         count = min(most, count) // len(attackers)
         figures = {
             "rate": int(rate),
@@ -66,11 +71,11 @@ def tool_flood(words: str, *, low: bool = False, port: bool = True, most: int = 
             Command(
                 host=a.name,
                 argv=[w.format(mine=a.ip, **figures) for w in words.split()],
-                limit_s=max(seconds * 2 + 4, 20),
+                limit_s=max(paced_s * 2 + 4, 20),
             )
             for a in attackers
         ]
-        return _flood(commands, victim.ip, to_port if port else 0, seconds)
+        return _flood(commands, victim.ip, to_port if port else 0, seconds or paced_s)
 
     return build
 
