@@ -415,6 +415,8 @@ class Fact:
     """What is normal, where it is known."""
     normal_of: str = "device"
     """Whose: `device`, this device's own; `training`, the benign rows that the model was trained on."""
+    about: str = ""
+    """Whose figure it is: the `attacker`'s or the `victim`'s; empty: of the one device that there is."""
 
 
 class Why(Protocol):

@@ -328,6 +328,8 @@ def _fact(fact: Fact, context: Context) -> dict[str, Any]:
     if normal is not None:
         out["normal"] = normal
         out["normal_of"] = fact.normal_of
+    if fact.about:
+        out["about"] = fact.about
     return out
 
 

@@ -6,7 +6,7 @@ bounded: an attack of any length or breadth costs the same few kilobytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from agent.alert.meter import Meter
@@ -115,8 +115,15 @@ class Finding:
         return self.best.facts if self.best else ()
 
     def reasons(self) -> tuple[Fact, ...]:
-        """What moved the best verdict: worked out, so only for an event that is told."""
-        return self.best.why.facts() if self.best and self.best.why else self.facts
+        """What moved the best verdict, and whose figures they are: worked out, so only for an event that is told."""
+        best = self.best
+        if best is None:
+            return ()
+        facts = best.why.facts() if best.why else best.facts
+        if self.group is Group.ANOMALY:
+            return facts
+        about = "victim" if best.subject == best.victim else "attacker"
+        return tuple(replace(fact, about=about) for fact in facts)
 
     def severity(self, *, ongoing: bool = True) -> str:
         """As the table says, by what is known now."""

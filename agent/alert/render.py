@@ -161,6 +161,7 @@ def _said(fact: Mapping[str, Any], language: str | None) -> str:
         limit=None if limit is None else float(limit),
         normal=None if normal is None else float(normal),
         normal_of=fact.get("normal_of", "device"),
+        about=fact.get("about", ""),
     )
     return fact_words(again, language)
 

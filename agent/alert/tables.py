@@ -135,9 +135,9 @@ EXAMPLE = Alert(
     threshold=200,
     ports=(1883,),
     facts=(
-        Fact(feature="in_tcp_syn_1s", value=1618.0, limit=200.0, normal=0.0),
-        Fact(feature="in_syn_answered_1s", value=0.35, normal=1.0),
-        Fact(feature="in_packets_1s", value=3159.0, normal=25.0),
+        Fact(feature="in_tcp_syn_1s", value=1618.0, limit=200.0, normal=0.0, about="victim"),
+        Fact(feature="in_syn_answered_1s", value=0.35, normal=1.0, about="victim"),
+        Fact(feature="in_packets_1s", value=3159.0, normal=25.0, about="victim"),
     ),
 )
 """A finding about a pump, at addresses that are reserved for documentation (RFC 5737)."""

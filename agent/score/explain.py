@@ -32,6 +32,9 @@ MAX_FACTS = 4
 AT_LEAST = 2
 """Facts that are told even where the first alone explains the verdict: a figure is read beside another."""
 
+ALIKE = 10
+"""From here on two figures that are the same number are one thing under two names; below, it is chance."""
+
 TOPICS: Mapping[str, str] = {
     "connections": "tcp_syn tcp_synack syn_answered data_per_syn",
     "services": "services services_one_peer new_services",
@@ -103,7 +106,7 @@ class Reasons:
             self.row,
             normal,
             {topic: columns[np.isin(columns, self.columns)] for topic, columns in by_topic.items()},
-            said=[topic_of(self.schema.features[c].name) for c in own],
+            said={topic_of(self.schema.features[c].name): c for c in own},
             n_most=MAX_FACTS - len(own),
             threshold=self.threshold,
         )
@@ -138,15 +141,17 @@ def telling_columns(
     normal: F32,
     topics: Mapping[str, I64],
     *,
-    said: Sequence[str] = (),
+    said: Mapping[str, int] | None = None,
     n_most: int = MAX_FACTS,
     threshold: int,
 ) -> list[int]:
     """At most `n_most` columns, one a topic, whose normal values take the gate's sum of `row` down, in order.
 
     `row`, `normal`: float32 (n_features,). `topics`: the columns that may be told, by topic. `said`: topics of
-    which something is told already; they are put back first. Ends below `threshold` once `AT_LEAST` are told.
+    which a column is told already; they are put back first. Ends below `threshold` once `AT_LEAST` are told. A
+    figure that is the same number as one told before (all packets are UDP) says nothing new and is passed over.
     """
+    said = said or {}
     left = {t: c[row[c] != normal[c]] for t, c in topics.items()}
     state = row.copy()
     for topic in said:
@@ -167,7 +172,9 @@ def telling_columns(
         if sums[best] >= sums[-1]:
             break
         columns = left.pop(names[best])
-        told.append(_spokesman(gate, state, rows[best], columns))
+        found = _spokesman(gate, state, rows[best], columns)
+        if row[found] < ALIKE or not any(row[found] == row[c] for c in (*said.values(), *told)):
+            told.append(found)
         state = rows[best]
     return told or ([] if said else _alone(gate, row, normal, left))
 

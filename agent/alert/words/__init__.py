@@ -189,7 +189,7 @@ def is_guard(value: float, limit: float | None) -> bool:
 def fact_words(
     fact: Fact, code: str = DEFAULT, *, meanings: Mapping[str, str] | None = None
 ) -> str:
-    """`SYN packets received: 9,412/s (limit 100/s; normal for this device: 3/s)`."""
+    """`SYN packets received: 9,412/s (attacked device; limit 100/s; normal for it: 3/s)`."""
     say = language(code).facts
 
     def beside(value: float) -> str:
@@ -199,15 +199,19 @@ def fact_words(
         meaning=meaning_of(fact.feature, meanings or {}, code),
         value=figure(fact.feature, fact.value, code),
     )
-    notes = []
+    notes = [say[fact.about]] if fact.about in ABOUT else []
     if fact.limit is not None:
         kind = "at_most" if fact.value < fact.limit else "limit"
         notes.append(say[kind].format(limit=beside(fact.limit)))
     if fact.normal is not None:
-        whose = "normal_training" if fact.normal_of == "training" else "normal_device"
+        known = "normal_it" if fact.about in ABOUT else "normal_device"
+        whose = "normal_training" if fact.normal_of == "training" else known
         notes.append(say[whose].format(normal=beside(fact.normal)))
     return text + (say["beside"].format(notes=say["between"].join(notes)) if notes else "")
 
+
+ABOUT = ("attacker", "victim")
+"""Whose figure a fact may be, by keys of the table `[facts]`."""
 
 NBSP, NARROW = "\u00a0", "\u202f"
 

@@ -248,6 +248,12 @@ def test_a_fact_says_whose_normal_it_is_and_whether_it_had_to_be_below():
     assert fact_words(replace(syn, limit=None, normal_of="training")) == (
         f"{said} (normal in the training data: 3/s)"
     )
+    assert fact_words(replace(syn, about="victim")) == (
+        f"{said} (attacked device; limit 100/s; normal for it: 3/s)"
+    )
+    assert fact_words(replace(syn, about="attacker", limit=None), "fr").endswith(
+        f"/s (émetteur{NARROW}; habituel pour lui{NBSP}: 3/s)"
+    )
     ratio = Fact(feature="out_data_per_syn_60s", value=0.25, limit=0.5)
     assert fact_words(ratio).endswith("tried: 0.25 over 60 s (at most 0.5)")
 

@@ -77,9 +77,15 @@ def test_equal_drops_go_to_the_earlier_topic_and_the_lower_column() -> None:
     assert telling_columns(Weighted([1] * 4), row, NORMAL, PAIRS, n_most=2, threshold=0) == [0, 2]
 
 
+def test_the_same_number_under_another_name_is_not_said_again() -> None:
+    row = np.array([50, 50, 40, 1], np.float32)
+    scorer = Weighted([9, 5, 1, 1])
+    assert telling_columns(scorer, row, NORMAL, EACH, threshold=-(10**6)) == [0, 2]
+
+
 def test_what_is_said_is_put_back_first() -> None:
     row = np.array([9, 8, 7, 6], np.float32)
-    found = telling_columns(Weighted([1] * 4), row, NORMAL, PAIRS, said=["ab"], threshold=0)
+    found = telling_columns(Weighted([1] * 4), row, NORMAL, PAIRS, said={"ab": 0}, threshold=0)
     assert found == [2]
 
 
