@@ -89,7 +89,7 @@ def test_attacks_of_a_run_follow_each_other_and_fit_into_it(tmp_path):
 
 
 def test_every_command_stands_on_a_host_of_the_ward_and_every_victim_is_one(tmp_path):
-    text = GOOD.replace("runs = 6", "runs = 60\ntable = 2\ntls_share = 0.5\nipv6_share = 0.5")
+    text = GOOD.replace("runs = 6", "runs = 45\ntable = 2\ntls_share = 0.5\nipv6_share = 0.5")
     text = text.replace("[100, 120]", "[300, 400]")
     seen = set()
     for spec in expand(load_plan(write(tmp_path, text.replace("[5, 8]", "[20, 20]")))):
