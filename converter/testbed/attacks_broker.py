@@ -34,7 +34,7 @@ def own_tool(
         port = ward.auth_port if auth else port
         rate = rng.choice(rates)
         count = int(min(most, max(4, rate * rng.uniform(*seconds))))
-        expect_s = count / rate * (1.15 if rate > 20 else 1.0) + hold_s + 1.5
+        expect_s = count / rate * 1.15 + hold_s + 1.5
         drawn = {k: rng.choice(v) if isinstance(v, tuple) else v for k, v in how.items()}
         commands = [
             own(

@@ -115,7 +115,7 @@ RECON: tuple[Variant, ...] = (
     Variant("vulnerability_scan", "whatweb", "whatweb", w.web_scanner("whatweb -q --no-errors -a 4 -t 4 {url}", seconds=(16, 20))),
     Variant("vulnerability_scan", "wapiti", "wapiti", w.web_scanner("wapiti -u {url} --flush-session --no-bugreport -l 2 -t 3 -m buster,backup,methods,shellshock,file,exec", seconds=(14, 20))),
     Variant("vulnerability_scan", "dirb", "dirb", w.web_scanner("dirb {url} {words} -S -r -w -z {pace}", seconds=(9, 14), paces=("1", "20", "60"))),
-    Variant("vulnerability_scan", "gobuster", "gobuster", w.web_scanner("gobuster dir -q -u {url} -w {words} {pace}", seconds=(9, 14), paces=("-t 1 --delay 2ms", "-t 1 --delay 10ms", "-t 2 --delay 25ms"))),
+    Variant("vulnerability_scan", "gobuster", "gobuster", w.web_scanner("gobuster dir -q -u {url} -w {words} {pace}", seconds=(9, 14), paces=("-t 1 --delay 5ms", "-t 2 --delay 20ms", "-t 3"))),
     Variant("vulnerability_scan", "gobuster-slow", "gobuster", w.web_scanner("gobuster dir -q -u {url} -w {words} -t 1 --delay {pace}", seconds=(16, 24), paces=("120ms", "250ms", "500ms"))),
     Variant("vulnerability_scan", "sqlmap", "sqlmap", w.web_scanner("sqlmap --delay 0.01 --batch --flush-session --level 3 --risk 2 --threads 2 --ignore-code=404 -u {url}api?id={seed}", seconds=(17, 22))),
     Variant("vulnerability_scan", "nmap-versions-all", "nmap", w.web_scanner("nmap -n -Pn -T4 -sV --version-all -p 22,80,443,1883,8080,2575 --host-timeout 20s {host}", seconds=(14, 20))),
