@@ -77,22 +77,24 @@ class Groups:
         mqtt: tuple[int, int, int],
     ) -> None:
         """Count one packet."""
+        rare = flags & 7
         for rows, key in (
             (self.flows, flow),
             (self.sources, flow[0]),
             (self.destinations, flow[1]),
         ):
-            row = rows.get(key)
-            if row is None:
+            try:
+                row = rows[key]
+            except KeyError:
                 row = rows[key] = [0, 0, 0, 0, 0, 0, now_us, 0, 0, 0]
             row[0] += 1
             row[1] += size
             row[2] += payload
-            if flags & 7:
-                row[3] += flags >> 1 & 1
-                row[4] += (flags | flags >> 2) & 1
             row[5] += now_us - row[6]
             row[6] = now_us
+            if rare:
+                row[3] += flags >> 1 & 1
+                row[4] += (flags | flags >> 2) & 1
             if mqtt is not _NO_MQTT:
                 row[7] += mqtt[0]
                 row[8] += mqtt[1]
@@ -126,8 +128,11 @@ def _network(data: Buffer, at: int, end: int) -> tuple[bytes, bytes, int, int, i
 def struct_loop(path: Path, groups: Groups | None = None) -> int:
     """The plain way: one record at a time with `struct`, headers by offset; frames read, counted in `groups`."""
     groups = groups or Groups()
+    add = groups.add
     record = struct.Struct("<IIII").unpack_from
-    ports = struct.Struct("!HH").unpack_from
+    head = struct.Struct("!12xHBxH2xHxB2x4s4s").unpack_from  # Ethernet and IPv4
+    tcp = struct.Struct("!HH8xBB").unpack_from
+    udp = struct.Struct("!HH").unpack_from
     n = 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at, size = 24, len(data)
@@ -135,26 +140,37 @@ def struct_loop(path: Path, groups: Groups | None = None) -> int:
             sec, usec, caplen, wirelen = record(data, at)
             at += 16
             end = at + caplen
-            found = _network(data, at, end) if caplen >= 14 else None
+            kind = 0
+            if caplen >= 34:
+                kind, length, total, fragment, proto, src, dst = head(data, at)
+            if kind == 0x0800:
+                if fragment & 0x1FFF:
+                    proto = -1
+                body = at + 14 + ((length & 15) << 2)
+                stop = at + 14 + total
+                stop = min(stop, end)
+            else:
+                found = _network(data, at, end) if caplen >= 14 else None
+                if found is None:
+                    at = end
+                    n += 1
+                    continue
+                src, dst, proto, body, stop = found
             at = end
             n += 1
-            if found is None:
-                continue
-            src, dst, proto, body, stop = found
             sport = dport = flags = 0
             mqtt = _NO_MQTT
             if proto == 6 and body + 20 <= stop:
-                sport, dport = ports(data, body)
-                flags = data[body + 13]
-                body += data[body + 12] >> 4 << 2
-                if body < stop and MQTT_PORT in (sport, dport):
+                sport, dport, length, flags = tcp(data, body)
+                body += length >> 4 << 2
+                if body < stop and (dport == MQTT_PORT or sport == MQTT_PORT):  # noqa: PLR1714  (quicker than a tuple)
                     mqtt = _mqtt(data, body, stop)
             elif proto == 17 and body + 8 <= stop:
-                sport, dport = ports(data, body)
+                sport, dport = udp(data, body)
                 body += 8
-            payload = max(stop - body, 0)
-            flow = (src, dst, proto, sport, dport)
-            groups.add(flow, sec * 1_000_000 + usec, wirelen, payload, flags, mqtt)
+            payload = stop - body if stop > body else 0
+            now_us = sec * 1_000_000 + usec
+            add((src, dst, proto, sport, dport), now_us, wirelen, payload, flags, mqtt)
     return n
 
 

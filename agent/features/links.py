@@ -81,6 +81,7 @@ class Pairs:
         low, high, last = both >> SLOT_BITS & SLOT_MASK, both & SLOT_MASK, codes & 7
         resolve = last >> 2 == 1
         swapped = np.where(resolve, last >> 1 ^ last, last) & 1 == 1
+        self.place = both >> 2 * SLOT_BITS << SLOT_BITS
         self.src = np.where(swapped, high, low)
         self.dst = np.where(swapped, low, high)
         self.ip = np.flatnonzero(~resolve)
@@ -140,6 +141,8 @@ class _PairCounts:
 
 def _changes(codes: I64, stay: I64, step: int) -> tuple[I64, I64, I64]:
     """What changes where `codes` come (step 1) or go (-1) beside `stay`: codes, their count, their loneliness."""
+    if not len(codes):
+        return codes, codes, codes
     twins = codes ^ 1
     beside = contains(stay, twins)
     lone = ~(beside | contains(codes, twins))
@@ -241,7 +244,6 @@ class ClosedLinks:
         places = np.arange(len(parts) + 1)
         codes = np.sort(self.pair_codes)
         self._pairs = Pairs(codes)
-        self._pair_place = codes >> 2 * SLOT_BITS + 3 << SLOT_BITS
         self.pair_parts = _split(codes, places << 2 * SLOT_BITS + 3)
         what = self.codes >> 16 & 3
         self.service_at = np.flatnonzero(what == SERVICE)
@@ -255,20 +257,13 @@ class ClosedLinks:
 
     def counts(self, new_pairs: list[I64], new_services: list[I64]) -> list[I64]:
         """(n,) each of the SHORT_COUNTS; what is new in each slice as `Links.see` said."""
-        n, pairs, place = self.n, self._pairs, self._pair_place
+        n, pairs, place = self.n, self._pairs, self._pairs.place
         ip, asks = pairs.ip, pairs.asks
-        fresh = [Pairs(codes) for codes in new_pairs]
-        new_src, new_dst = (
-            np.concatenate(
-                [(p.src, p.dst)[end][p.ip] | i << SLOT_BITS for i, p in enumerate(fresh)]
-            )
-            for end in (0, 1)
-        )
-        opened = [ends(codes) for codes in new_services]
-        prober, probed = (
-            np.concatenate([e[end] | i << SLOT_BITS for i, e in enumerate(opened)])
-            for end in (0, 1)
-        )
+        fresh = Pairs(_joined(new_pairs, 2 * SLOT_BITS + 3))
+        fresh_place = fresh.place[fresh.ip]
+        opened = _joined(new_services, 2 * SLOT_BITS + LINK_BITS)
+        opener, opened_at = ends(opened)
+        opened_place = opened >> 2 * SLOT_BITS + LINK_BITS << SLOT_BITS
         src, dst = ends(self.services)
         above = self.services >> 2 * SLOT_BITS + LINK_BITS << SLOT_BITS
         src, dst = src | above, dst | above
@@ -277,10 +272,10 @@ class ClosedLinks:
         return [
             _count((pairs.src | place)[ip], n),
             _count((pairs.dst | place)[ip], n),
-            _count(new_src, n),
-            _count(new_dst, n),
-            _count(prober, n),
-            _count(probed, n),
+            _count(fresh.src[fresh.ip] | fresh_place, n),
+            _count(fresh.dst[fresh.ip] | fresh_place, n),
+            _count(opener | opened_place, n),
+            _count(opened_at | opened_place, n),
             _count((pairs.src | place)[asks], n),
             served,
             own,
@@ -288,6 +283,11 @@ class ClosedLinks:
             _count(src[refusals], n),
             _count(dst[refusals], n),
         ]
+
+
+def _joined(parts: list[I64], shift: int) -> I64:
+    """Codes of each slice, under its place."""
+    return np.concatenate([codes | i << shift for i, codes in enumerate(parts)])
 
 
 def _split(codes: I64, bounds: I64) -> list[I64]:

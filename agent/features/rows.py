@@ -222,9 +222,12 @@ def _top(key: I64, value: I64, packets: I64, n: int) -> tuple[I64, I64]:
 
 def _top_port(host: I64, port: I64, packets: I64, n: int) -> I64:
     """Per host the port with the most packets, the lowest of equals; -1 none."""
-    key = host << 16 | port
-    order = np.argsort(key, kind="stable")
-    key = key[order]
+    # Below the key its place: one sort of whole numbers is several times faster than `argsort`.
+    bits = len(port).bit_length()
+    key = (host << 16 | port) << bits | np.arange(len(port))
+    key.sort()
+    order = key & (1 << bits) - 1
+    key >>= bits
     starts = np.flatnonzero(edges(key))
     if not len(starts):
         return np.full(n, -1, np.int64)

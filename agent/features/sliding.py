@@ -82,10 +82,17 @@ class SlidingSet:
         self.codes = np.zeros(0, np.int64)
         self.n_evicted = 0
         self._last = np.zeros(0, np.int64)
+        self._oldest = 0
+        """No code was last seen in an earlier slice."""
 
     def expire(self, slice_no: int) -> I64:
         """Drop what was not seen in the 59 slices before this one; what left, ascending. `see` comes next."""
-        return self.forget(self._last <= slice_no - HORIZON_SLICES)
+        end = slice_no - HORIZON_SLICES
+        if self._oldest > end:
+            return self.codes[:0]
+        left = self.forget(self._last <= end)
+        self._oldest = int(self._last.min(initial=slice_no))
+        return left
 
     def see(self, slice_no: int, codes: I64) -> tuple[I64, I64]:
         """Take a slice's codes in. Those that were not there; those evicted for want of room; ascending."""
