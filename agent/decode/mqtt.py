@@ -176,7 +176,8 @@ class MqttStreams:
                 table = self._read(groups, buffer)
         closing = np.flatnonzero(flags & (FIN | RST))
         if len(closing) and len(self._flows):
-            self._close(rows[closing], flows.take(closing), seq[closing])
+            reset = flags[closing] & RST != 0
+            self._close(rows[closing], flows.take(closing), seq[closing], reset)
         return empty_table() if table is None else table
 
     def _watch(
@@ -284,6 +285,7 @@ class MqttStreams:
         flows.chain[place] = epochs.chain[last]
         flows.carry_len[place] = epochs.carry_len[last]
         opened = epochs.opened[keep]
+        flows.finished[of_group[keep[opened >= 0]]] = False
         flows.opened[place] = np.maximum(opened, flows.opened[place])
         for epoch, carry in epochs.carries.items():
             way = epochs.group[epoch]
@@ -295,8 +297,8 @@ class MqttStreams:
         last_row = np.maximum.reduceat(groups.row, first)
         self._last_row[slot[live]] = last_row[live]
 
-    def _close(self, rows: I64, closing: Flows, seq: I64) -> None:
-        """Forget flows that a FIN or RST in step with them ended, where no payload came after it."""
+    def _close(self, rows: I64, closing: Flows, seq: I64, reset: BoolArray) -> None:
+        """Forget flows that a RST or both directions' FINs in step with them ended, where no payload came after."""
         flows = self._flows
         slot = flows.find(closing.hash, turn(closing.key, closing.reverse))
         hit = np.flatnonzero(slot >= 0)
@@ -307,8 +309,10 @@ class MqttStreams:
         ahead = ((ahead + 0x8000_0000) & 0xFFFF_FFFF) - 0x8000_0000
         near = ((ahead < FAR) & (ahead > -MAX_AHEAD)) | ~flows.known[slot, direction]
         last_row = np.where(flows.used[slot] == self._batch, self._last_row[slot], -1)
-        over = near & (rows[hit] >= last_row)
-        flows.free(np.unique(slot[over]))
+        over = np.flatnonzero(near & (rows[hit] >= last_row))
+        slot, direction, reset = slot[over], direction[over], reset[hit[over]]
+        flows.finished[slot, direction] = True
+        flows.free(np.unique(slot[reset | flows.finished[slot].all(axis=1)]))
 
 
 def _walk_in_order(buffer: U8, groups: Groups, purse: Purse) -> Walk:

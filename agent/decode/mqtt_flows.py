@@ -199,6 +199,7 @@ class FlowTable:
         self.opened = np.full((max_flows, 2), -1, np.int64)  # the stamp of the SYN it began with
         self.carry_len = np.zeros((max_flows, 2), np.int64)
         self.carry = np.zeros((max_flows, 2, CARRY_BYTES), np.uint8)
+        self.finished = np.zeros((max_flows, 2), bool)  # a FIN in step was seen
         self.evictions = 0
         self.collisions = 0
 
@@ -240,6 +241,7 @@ class FlowTable:
         self.synchronised[new] = False
         self.opened[new] = -1
         self.carry_len[new] = 0
+        self.finished[new] = False
         return slots
 
     def _make_room(self, wanted: int, now: int) -> None:

@@ -231,7 +231,23 @@ def test_fin_and_rst_free_a_flow_but_not_a_forged_one():
     again = mq.Talk().open().up(UP[0])
     again.add(True, mq.DISCONNECT, mq.FIN | mq.ACK)
     mq.decode(streams, again.segments)
+    assert streams.counters()["flows"] == 1
+    again.segments.clear()
+    again.add(False, b"", mq.FIN | mq.ACK)
+    mq.decode(streams, again.segments)
     assert streams.counters()["flows"] == 0
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_after_a_fin_the_other_direction_goes_on(batch):
+    """A half-closed connection keeps its level and its place, wherever the batches are cut."""
+    talk = mq.Talk().open().up(mq.connect(level=5))
+    talk.add(True, mq.PINGREQ, mq.FIN | mq.ACK)
+    talk.segments.append(talk.segments[-1])  # sent again
+    talk.down(mq.connack(level=5))
+    rows = mq.decode(MqttStreams(), talk.segments, batch=batch)
+    assert [r["packet_type"] for r in rows] == [1, 12, 2]
+    assert [r["level"] for r in rows] == [5, 5, 5]
 
 
 def test_flows_are_bounded_and_evictions_counted():
