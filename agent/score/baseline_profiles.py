@@ -32,8 +32,9 @@ N_IDS = 32
 PEERS, PORTS_OUT, PORTS_IN = range(3)
 ID_KINDS = (PEERS, PEERS, PORTS_OUT, PORTS_IN)
 """Of peer sent to, peer received from, port used, own port used."""
-EVERY = 8
-"""One row of so many is learned, with that weight, where it shows nothing beyond what is known."""
+EVERY = 7
+"""One row of so many is learned, with that weight, where it shows nothing beyond what is known. No period of a
+device's own is likely to be a multiple of it."""
 RARE = 3.0
 """Slices that must have reached a step for it to be normal."""
 SEEN = 0.05

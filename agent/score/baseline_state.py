@@ -190,7 +190,8 @@ def export(detector: BaselineDetector, path: Path) -> int:
 
 def _read(path: Path) -> tuple[_Meta, dict[str, NDArray[Any]]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        content = io.BytesIO(path.read_bytes())  # numpy leaves a file open where it is corrupt
+        with np.load(content, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         return msgspec.json.decode(arrays["meta"].tobytes(), type=_Meta), arrays
     except FileNotFoundError:
