@@ -3,7 +3,7 @@
 set -eu
 tools="tcpdump:tcpdump tshark:tshark nmap:nmap hping3:hping3 arpspoof:dsniff ettercap:ettercap-text-only
 mosquitto:mosquitto mosquitto_sub:mosquitto-clients ip:iproute2 ping:iputils-ping dnsmasq:dnsmasq-base
-nginx:nginx-light ethtool:ethtool shellcheck:shellcheck strace:strace"
+nginx:nginx-light ethtool:ethtool shellcheck:shellcheck strace:strace update-ieee-data:ieee-data"
 PATH="$PATH:/usr/sbin:/sbin"
 missing=""
 for pair in $tools; do

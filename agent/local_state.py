@@ -24,6 +24,8 @@ from agent.inventory_file import InventoryFile
 from agent.source_loop import SourceLoop
 from agent.tuning import TuningSource, UseTotals, add_uses, is_expired, load_uses, save_uses
 
+MAX_TOLD = 64
+"""Entries in a health record, those used last first: it stays a few kilobytes."""
 USES_S = 60.0
 """How old the counts that `wardwatch tune list` shows may be."""
 
@@ -89,7 +91,7 @@ class LocalState:
         tables = self._tuning.tables() if self._tuning is not None else {}
         now = datetime.now(UTC)
         uses = self._uses()
-        entries = []
+        entries: list[dict[str, Any]] = []
         for section in SECTIONS:
             for row in tables.get(section, ()):
                 use = uses.get((section, row.name))
@@ -103,9 +105,16 @@ class LocalState:
                         "last_used_ms": use.last_ns // 1_000_000 if use and use.last_ns else None,
                     }
                 )
+        entries.sort(key=lambda row: (-(row["last_used_ms"] or 0), row["kind"], row["name"]))
+        n_expired = sum(row["expired"] is True for row in entries)
         problem = self._problem or (self._tuning.problem if self._tuning is not None else None)
         return {
-            "tuning": {"problem": problem, "entries": entries},
+            "tuning": {
+                "problem": problem,
+                "n_entries": len(entries),
+                "n_expired": n_expired,
+                "entries": entries[:MAX_TOLD],
+            },
             "inventory": {"problem": self.inventory.problem, **self.sightings.counters()},
         }
 

@@ -55,6 +55,8 @@ def test_health_and_status_are_as_published(tmp_path: Path):
     assert source["state"] == "running"
     assert source["own_frames_total"] > 0  # the broker is on the loopback interface, too
     assert health["uplink"]["state"] == "connected"
+    assert health["tuning"] == {"problem": None, "n_entries": 0, "n_expired": 0, "entries": []}
+    assert health["inventory"]["problem"] is None
     for status in subscriber.json("status"):
         validator(ROOT / "docs" / "schemas" / "status-1.json").validate(status)
     assert [status.get("reason") for status in subscriber.json("status")] == [None, "shutdown"]
