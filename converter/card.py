@@ -31,6 +31,10 @@ odds); reported where the best kind leads benign by {manifest.kinds.lead} (x {ma
 differs from the trainer's by more than {manifest.gate.margin_bound:.2g} (gate) and
 {manifest.kinds.margin_bound:.2g} (kinds).
 
+## What its features could have learnt instead
+
+{_leaks(manifest.data.get("leaks"))}
+
 ## On held-out runs, never trained on
 
 {_table(manifest.metrics)}
@@ -47,6 +51,35 @@ traffic and no attack outside the list above.
 
 Tools: {_words(manifest.tools)}
 """
+
+
+def _leaks(leaks: dict[str, Any] | None) -> str:
+    """The leak report that ran before training, in words."""
+    if not leaks:
+        return (
+            "Not looked into: this model was trained before `wardwatch-convert leaks` was a step."
+        )
+    low, high = leaks["control_auc_interval"]
+    lines = [
+        f"Labels permuted between runs, the same training: AUC {leaks['control_auc']} ({low} to {high}), macro-F1 "
+        f"{leaks['control_macro_f1']} against {leaks['control_macro_f1_chance']} by chance: "
+        + ("at chance, as it must be." if leaks["control_at_chance"] else "**not at chance**."),
+        f"Withheld from training: {_names(leaks['withheld'])}.",
+        f"Tell one run from the rest of its class in more than a fifth of the runs: {_names(leaks['flagged'])}"
+        + (
+            f"; **without a reason**: {_names(leaks['unjustified'])}."
+            if leaks["unjustified"]
+            else "; each with its reason in `converter/leaks.toml`."
+        ),
+        "Tell a class best alone (AUC): "
+        + "; ".join(f"`{name}` {told}" for name, told in sorted(leaks["strongest"].items()))
+        + ".",
+    ]
+    return "\n\n".join(lines)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def _words(values: dict[str, Any]) -> str:

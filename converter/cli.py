@@ -2,7 +2,7 @@
 
 Steps, each reading what the one before left in the work folder:
 
-    dataset CAPTURES OUT   train DATA   quantize DATA   evaluate DATA   pack
+    dataset CAPTURES OUT   leaks DATA   train DATA   quantize DATA   evaluate DATA   pack
 
 Exit status: 0 done, 1 error (one line on stderr), 2 usage.
 """
@@ -76,6 +76,45 @@ def dataset(captures: Path, out: Path) -> None:
     _tell(f"{written} matrices written to {out}")
 
 
+@main.command()
+@data_argument
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a line: every feature, the control."
+)
+@_one_line
+def leaks(data: Path, *, as_json: bool) -> None:
+    """Look for what the features of DATA tell that they should not: the run, the recording.
+
+    Only at the runs that training sees. Status 1 where a feature tells runs apart and `converter/leaks.toml` has no
+    reason for it, or where labels permuted between runs can still be learnt.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from converter.dataset import is_held_out, load_all  # noqa: PLC0415
+    from converter.leaks_report import (  # noqa: PLC0415
+        leak_lines,
+        leak_report,
+        leak_table,
+        leak_words,
+        problems,
+        read_reasons,
+    )
+    from converter.learners import Settings  # noqa: PLC0415
+
+    settings = Settings()
+    runs = [r for r in load_all(data) if not is_held_out(r.info.plan, settings.test_plans)]
+    report = leak_report(runs, settings, read_reasons())
+    if as_json:
+        for raw in leak_lines(report):
+            click.echo(raw)
+    else:
+        Console(width=130).print(leak_table(report))
+        for line in leak_words(report):
+            click.echo(line)
+    if found := problems(report):
+        raise AgentError(f"{len(found)} problems with the data: {found[0]}")
+
+
 @main.command(epilog=f"\b\nLearners that can become a bundle:\n{help_text()}")
 @data_argument
 @work_option
@@ -84,7 +123,7 @@ def dataset(captures: Path, out: Path) -> None:
 def train(data: Path, work: Path, settings: Path | None) -> None:
     """Train the gate and the kinds on the matrices of folder DATA, split by run."""
     from converter.dataset import folder_digest, load_all  # noqa: PLC0415
-    from converter.train import Settings  # noqa: PLC0415
+    from converter.learners import Settings  # noqa: PLC0415
     from converter.train import train as train_model  # noqa: PLC0415
     from converter.work import save_float  # noqa: PLC0415
 
@@ -233,7 +272,7 @@ def bench(data: Path, *, as_json: bool, page: Path | None) -> None:
     from agent.score.bundle import load_bundle  # noqa: PLC0415
     from converter.bench import bench as figures  # noqa: PLC0415
     from converter.dataset import load_all  # noqa: PLC0415
-    from converter.train import Settings  # noqa: PLC0415
+    from converter.learners import Settings  # noqa: PLC0415
 
     runs = _held_out(load_all(data), msgspec.to_builtins(Settings()))
     rows = np.concatenate([run.matrix.values for run in runs])

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from agent import __version__
@@ -33,6 +32,8 @@ from converter.datasets.matrix import KINDS, RunMatrix
 from converter.estimators import float_margins, read
 from converter.export import estimator_bytes
 from converter.forests import FloatForest
+from converter.leaks_report import leak_report, leak_summary, leak_words, read_reasons
+from converter.learners import Settings, fit, folds_of, learner, training_values
 from converter.work import FloatModel, TrainRecord
 
 if TYPE_CHECKING:
@@ -43,34 +44,6 @@ if TYPE_CHECKING:
     from agent.records import F32, I64, BoolArray
 
 TOOLS = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy")
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that training can be told; all of it stands in the manifest."""
-
-    seed: int = 20261122
-    n_folds: int = 5
-    test_plans: tuple[str, ...] = ("heldout",)
-    """Runs of plans whose names begin so are for `evaluate` only."""
-    ignored: tuple[str, ...] = ("_gap_", "_active_60s")
-    """Features with one of these in their name are withheld: how busy the recording machine was shows in gaps, and
-    how long ago a recording began in active slices."""
-    learning_rate: float = 0.1
-    max_leaf_nodes: int = 12
-    min_samples_leaf: int = 8
-    """Few: some variants have no more rows than this in a fold."""
-    l2_regularization: float = 3.0
-    max_features: float = 0.25
-    """Share of the features that each split may choose from: no single one carries a kind."""
-    max_bins: int = 127
-    max_iter_gate: int = 200
-    max_iter_kinds: int = 70
-    patience: int = 12
-    """Rounds without a better log loss on the fold's own runs before it stops."""
-    max_false_rate: float = 2e-3
-    max_false_rate_kinds: float = 2e-5
-    hard_benign_share: float = 0.25
-    """Of the benign rows, those with the highest out-of-fold margin; the kinds are trained on these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +71,14 @@ def _train(
 ) -> FloatModel:
     seen = [run for run in runs if not is_held_out(run.info.plan, settings.test_plans)]
     rows = _rows(seen, settings)
+    leaks = leak_report(seen, settings, read_reasons())
+    for line in leak_words(leaks):
+        tell(f"leaks: {line}")
     hostile = (rows.kind > 0).astype(np.int64)
     tell(f"gate: {len(hostile)} rows, {int(hostile.sum())} hostile, {settings.n_folds} folds")
     margins, n_gate = _out_of_fold(rows, hostile, settings, settings.max_iter_gate, tell)
     threshold = lowest_cut(margins[hostile == 0, 0], settings.max_false_rate)
-    gate = _fit(rows, hostile, settings, n_gate)
+    gate = fit(rows.values, hostile, rows.weight, settings, n_gate)
 
     classes = present_kinds(rows.kind)
     hard = _hardest(margins[:, 0], hostile, settings)
@@ -112,7 +88,7 @@ def _train(
     kind_margins, n_kinds = _out_of_fold(kind_rows, labels, settings, settings.max_iter_kinds, tell)
     lead = _lead(kind_margins, labels, margins[hard, 0] >= threshold, hostile, settings)
     confidence = _score_p30(margins[hard, 0], kind_margins, labels)
-    kinds = _fit(kind_rows, labels, settings, n_kinds)
+    kinds = fit(kind_rows.values, labels, kind_rows.weight, settings, n_kinds)
     tell(
         f"gate: {n_gate} trees, flagged from {threshold:.3f}; kinds: {n_kinds} rounds, lead {lead:.3f}"
     )
@@ -137,7 +113,7 @@ def _train(
             gate_threshold=threshold,
             kinds_lead=lead,
             score_p30=confidence,
-            data=_data(runs, seen, settings, data_digest),
+            data=_data(runs, seen, settings, data_digest) | {"leaks": leak_summary(leaks)},
             split=(
                 f"by run: plans named {', '.join(settings.test_plans)}... held out; thresholds and numbers of trees "
                 f"from out-of-fold rows, {settings.n_folds} folds of whole runs"
@@ -171,17 +147,16 @@ def _rows(runs: Sequence[RunMatrix], settings: Settings) -> Rows:
             f"{len(runs)} runs to train on, {settings.n_folds} with attacks among them are the least: record more"
         )
     kept = [~run.edge for run in runs]
-    values = np.concatenate([run.matrix.values[k] for run, k in zip(runs, kept, strict=True)])
-    for name in settings.ignored:
-        values[:, [i for i, f in enumerate(SCHEMA.features) if name in f.name]] = 0
+    values = training_values(
+        [run.matrix.values[k] for run, k in zip(runs, kept, strict=True)], settings
+    )
     kind = np.concatenate([run.kind[k] for run, k in zip(runs, kept, strict=True)]).astype(np.int64)
     weight = np.concatenate([_weights(run)[k] for run, k in zip(runs, kept, strict=True)])
-    fold = np.concatenate(
-        [np.full(int(k.sum()), f) for k, f in zip(kept, _folds(runs, settings), strict=True)]
-    )
+    folds = folds_of(runs, settings.seed, settings.n_folds)
+    fold = np.concatenate([np.full(int(k.sum()), f) for k, f in zip(kept, folds, strict=True)])
     for k in present_kinds(kind)[1:]:  # every kind weighs as much as the benign rows' fifth part
         weight[kind == k] *= 0.2 * np.count_nonzero(kind == 0) / weight[kind == k].sum()
-    return Rows(values=values.astype(np.float64), kind=kind, weight=weight, fold=fold)
+    return Rows(values=values, kind=kind, weight=weight, fold=fold)
 
 
 def _weights(run: RunMatrix) -> NDArray[np.float64]:
@@ -193,17 +168,6 @@ def _weights(run: RunMatrix) -> NDArray[np.float64]:
     return np.asarray(weight, np.float64)
 
 
-def _folds(runs: Sequence[RunMatrix], settings: Settings) -> list[int]:
-    """A fold for each run: benign runs and attacked ones dealt out in turn, in an order drawn from the seed."""
-    order = np.random.default_rng(settings.seed).permutation(len(runs))
-    attacked = [i for i in order if (runs[i].kind > 0).any()]
-    quiet = [i for i in order if not (runs[i].kind > 0).any()]
-    fold = [0] * len(runs)
-    for place, i in enumerate([*attacked, *quiet]):
-        fold[i] = place % settings.n_folds
-    return fold
-
-
 def _out_of_fold(
     rows: Rows, labels: I64, settings: Settings, max_iter: int, tell: Callable[[str], None]
 ) -> tuple[NDArray[np.float64], int]:
@@ -213,11 +177,11 @@ def _out_of_fold(
     rounds = []
     for fold in range(settings.n_folds):
         out = rows.fold == fold
-        learner = _learner(settings, max_iter, patience=settings.patience)
+        chosen = learner(settings, max_iter, patience=settings.patience)
         judged = out & np.isin(
             labels, labels[~out]
         )  # a kind of this fold's runs alone has no class to be in
-        learner.fit(
+        chosen.fit(
             rows.values[~out],
             labels[~out],
             sample_weight=rows.weight[~out],
@@ -225,35 +189,14 @@ def _out_of_fold(
             y_val=labels[judged],
             sample_weight_val=rows.weight[judged],
         )
-        found = float_margins(learner, rows.values[out].astype(np.float32))
-        columns = [0] if n_outputs == 1 else learner.classes_.astype(np.int64)
+        found = float_margins(chosen, rows.values[out].astype(np.float32))
+        columns = [0] if n_outputs == 1 else chosen.classes_.astype(np.int64)
         part = np.full((int(out.sum()), n_outputs), -np.inf if n_outputs > 1 else 0.0)
         part[:, columns] = found
         margins[out] = part
-        rounds.append(int(learner.n_iter_))
+        rounds.append(int(chosen.n_iter_))
         tell(f"  fold {fold}: {rounds[-1]} rounds")
     return margins, int(np.median(rounds))
-
-
-def _fit(rows: Rows, labels: I64, settings: Settings, n_iter: int) -> Any:
-    learner = _learner(settings, n_iter, patience=None)
-    learner.fit(rows.values, labels, sample_weight=rows.weight)
-    return learner
-
-
-def _learner(settings: Settings, max_iter: int, *, patience: int | None) -> Any:
-    return HistGradientBoostingClassifier(
-        learning_rate=settings.learning_rate,
-        max_iter=max_iter,
-        max_leaf_nodes=settings.max_leaf_nodes,
-        min_samples_leaf=settings.min_samples_leaf,
-        l2_regularization=settings.l2_regularization,
-        max_features=settings.max_features,
-        max_bins=settings.max_bins,
-        early_stopping=patience is not None,
-        n_iter_no_change=patience or 10,
-        random_state=settings.seed,
-    )
 
 
 def _hardest(margins: NDArray[np.float64], hostile: I64, settings: Settings) -> BoolArray:

@@ -18,8 +18,9 @@ from converter.datasets.matrix import RunMatrix, save_run
 from converter.episodes import run_findings
 from converter.evaluate import evaluate
 from converter.forests import FloatForest
+from converter.learners import Settings
 from converter.prove_model import quantize_model
-from converter.train import Settings, lowest_cut, train
+from converter.train import lowest_cut, train
 from converter.work import FloatModel
 from tests.support.bundles import write_public
 from tests.support.runs import LOUD, made_up_run, made_up_runs
