@@ -100,6 +100,8 @@ def replay(options: Options) -> int:
         raw_addresses=True if options.raw_addresses else None,
         language=options.language,
     )
+    if site.tuning is not None and site.tuning.problem:
+        note(f"{site.tuning.problem}; what commands have tuned is left out")
     if site.bundle_problem and not options.no_model:
         note(f"rules only: {site.bundle_problem}" if site.bundle is None else site.bundle_problem)
     run = _Run(site=site, options=options, spool=Spool(None) if options.broker else None)

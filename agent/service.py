@@ -67,6 +67,8 @@ def check(config_file: Path, *, no_model: bool = False) -> str:
     """Read the settings and every file that they name; one line that says so. Opens no device."""
     config = load_config(config_file)
     site = make_site(config, no_model=no_model, site_key=read_site_key(config) or b"to be made")
+    if site.tuning is not None and site.tuning.problem:
+        raise ConfigError("", site.tuning.problem)
     broker = "no broker"
     if config.uplink.url:
         broker = make_broker(config.uplink, config.site.gateway).name

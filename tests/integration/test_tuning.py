@@ -324,9 +324,17 @@ def test_a_broken_file_of_commands_silences_nothing_and_is_said(wardwatch, setti
     site = make_site(load_config(settings), no_model=True)
     assert "role[0].role: missing" in site.tuning.problem
     assert site.rules.roles == ()
-    status, _, err = wardwatch("tune", "list", "--config", settings)
-    assert status == 1
-    assert err.count("\n") == 1
+    listen = '[[source]]\nname = "a"\nkind = "ip"\ninterface = "lo"\n'
+    settings.write_text(SITE + listen)
+    for command in (["tune", "list"], ["run", "--check", "--no-model"]):
+        status, _, err = wardwatch(*command, "--config", settings)
+        assert status == 1
+        assert err.count("\n") == 1
+        assert "role[0].role: missing" in err
+    path = write_pcap(settings.parent / "x.pcap", port_scan(SCANNER, PUMP, at_s=0))
+    status, out, err = wardwatch("replay", "--no-model", "--config", settings, path)
+    assert (status, "port_scan" in out) == (0, True)
+    assert "what commands have tuned is left out" in err
 
 
 def test_a_role_is_bound_to_the_mac_that_the_inventory_knows(wardwatch, settings: Path):
