@@ -250,8 +250,9 @@ def make_watch(
 ) -> Watch:
     """A pipeline with fresh state. `salt`: random when live, so that groups cannot be made to collide."""
     detectors: list[Detector] = [RulesDetector(SCHEMAS[SCHEMA_ID])]
-    if site.bundle is not None:
-        detectors.append(BoostingDetector(site.bundle))
+    boosting = BoostingDetector(site.bundle) if site.bundle is not None else None
+    if boosting is not None:
+        detectors.append(boosting)
     local = make_surroundings(
         site.config,
         site.rules,
@@ -288,8 +289,7 @@ def make_watch(
         own_flows=own_flows,
         explainer=DeviceNormals(
             SCHEMAS[SCHEMA_ID],
-            gate=site.bundle.gate if site.bundle else None,
-            threshold=site.bundle.manifest.gate.threshold if site.bundle else 0,
+            benign=boosting.benign if boosting else None,
             training=site.bundle.benign_median if site.bundle else None,
         ),
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agent.records import I64
+    from agent.records import I64, BoolArray
     from agent.score.bundle import Bundle
 
 MAX_VERDICTS = 512
@@ -164,6 +164,8 @@ class BoostingDetector:
         self._tells = tells
         self._classes = bundle.manifest.kinds.classes
         self._counts: Counter[str] = Counter()
+        self._judged: FeatureMatrix | None = None
+        self._margins = np.zeros(0, np.int64)
 
     def counters(self) -> Mapping[str, int]:
         """Running totals: rows seen, flagged, taken back by the kinds, lingering, verdicts, verdicts over the limit.
@@ -175,7 +177,8 @@ class BoostingDetector:
     def judge(self, matrix: FeatureMatrix) -> Sequence[Verdict]:
         """Verdicts for the flagged rows, in the matrix's order."""
         check_schema(self.bundle.manifest, matrix.schema)
-        margins = self.bundle.gate.sums(matrix.values)[:, 0]
+        margins = self._margins = self.bundle.gate.sums(matrix.values)[:, 0]
+        self._judged = matrix
         rows = np.flatnonzero(margins >= self.bundle.manifest.gate.threshold)
         self._counts["rows"] += len(matrix)
         self._counts["flagged"] += len(rows)
@@ -196,6 +199,12 @@ class BoostingDetector:
         self._counts["lingering"] += int(np.count_nonzero(kept & ~going_on))
         kept = self._limited(matrix.end_ns[rows], np.flatnonzero(kept & going_on))
         return self._verdicts(matrix, rows[kept], best[kept], margins[rows][kept], scores[kept])
+
+    def benign(self, matrix: FeatureMatrix) -> BoolArray:
+        """(n,) rows that the gate does not flag; of the matrix that was judged last, without scoring it again."""
+        if matrix is not self._judged:
+            self._margins, self._judged = self.bundle.gate.sums(matrix.values)[:, 0], matrix
+        return self._margins < self.bundle.manifest.gate.threshold
 
     def _goes_on(self, matrix: FeatureMatrix, row: int, kind: str) -> bool:
         """Whether the slice itself shows some of the attack, on either side of the host."""

@@ -1,20 +1,19 @@
 """What is normal for each device: a few of its own recent benign rows, and their median beside the facts.
 
-A row is learned where no detector speaks of its host, nobody has for `HOLD_NS`, and the gate (where there is one)
+A row is learned where no detector speaks of its host, nobody has for `HOLD_NS`, and the model (where there is one)
 finds it benign. It stands for words only: nothing is detected, or left undetected, by it. It keeps no name, is not
 written to disk, and begins anew with each start.
 
-In: each matrix with all its verdicts. Out: the same verdicts, with `Fact.normal` where the device is known, and the
-device's rows for the model's `Reasons`. Time is event time, slice by slice, so the cut of batches changes nothing.
-Raises: nothing. Remembers: `ROWS` rows of at most `max_devices` devices (the longest unseen goes, counted): 3.7 MB
-for 512 devices of `ip-1`.
+In: each matrix with all its verdicts. Out: the same verdicts, whose reasons (`Verdict.why`) say what is normal.
+Time is event time, slice by slice, so the cut of batches changes nothing. Raises: nothing. Remembers: `ROWS` rows of at
+most `max_devices` devices (the longest unseen goes, counted): 3.7 MB for 512 devices of `ip-1`.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,10 @@ from agent.records import NOBODY, Endpoint, Fact, FeatureMatrix, Verdict
 from agent.score.explain import Reasons, lower_median
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.features.schema import Schema
-    from agent.records import F32, I64
-    from agent.score.bundle import Scorer
+    from agent.records import F32, I64, BoolArray
 
 SECOND_NS = 10**9
 ROWS = 11
@@ -42,6 +42,8 @@ HOLD_NS = 120 * SECOND_NS
 MAX_DEVICES = 512
 """A ward's, many times over; what spoofed sources create goes first, for it is not seen again."""
 MAX_HELD = 4096
+MAX_LEARNED = 256
+"""Rows of a slice that are learned: what a flood of made-up hosts may cost."""
 MAX_EXPLAINED = 64
 """Verdicts a slice that get normal values: far above the findings that a slice can open."""
 
@@ -53,18 +55,16 @@ class DeviceNormals:
         self,
         schema: Schema,
         *,
-        gate: Scorer | None = None,
-        threshold: int = 0,
+        benign: Callable[[FeatureMatrix], BoolArray] | None = None,
         training: F32 | None = None,
         max_devices: int = MAX_DEVICES,
     ) -> None:
-        """`gate`, `threshold`: rows whose sum is below it are benign; None: whatever no rule speaks of is.
+        """`benign`: which rows (n,) the model finds so; None: all are of which no detector speaks.
 
         `training`: the median benign training row, said of devices that are not known yet.
         """
         self._column = schema.index
-        self._gate = gate
-        self._threshold = threshold
+        self._benign = benign
         self._training = training
         self._max_devices = max_devices
         self._rows = np.zeros((max_devices, ROWS, len(schema)), np.float32)  # pages come with use
@@ -110,23 +110,15 @@ class DeviceNormals:
         return out + [v for rest in spoken.values() for v in rest]
 
     def _beside(self, verdict: Verdict) -> Verdict:
-        """The verdict with what is normal for its subject."""
-        wanted = [
-            f.feature for f in verdict.facts if f.normal is None and f.feature in self._column
-        ]
-        columns = [self._column[name] for name in wanted]
+        """The verdict, with reasons that know what is normal for its subject."""
         history = self.history(verdict.subject)
-        if history is not None:
-            if isinstance(verdict.why, Reasons):
-                verdict.why.history = history
-            medians, whose = lower_median(history[:, columns]), "device"
-        elif self._training is not None:
-            medians, whose = self._training[columns], "training"
-        else:
+        if isinstance(verdict.why, Reasons):
+            verdict.why.history = history
             return verdict
-        normal = dict(zip(wanted, medians.tolist(), strict=True))
-        facts = tuple(_with_normal(fact, normal, whose) for fact in verdict.facts)
-        return replace(verdict, facts=facts)
+        if verdict.why is not None or (history is None and self._training is None):
+            return verdict
+        beside = Beside(verdict.facts, self._column, history=history, training=self._training)
+        return replace(verdict, why=beside)
 
     def _hold(self, verdicts: Sequence[Verdict], end_ns: int) -> None:
         for verdict in verdicts:
@@ -138,9 +130,24 @@ class DeviceNormals:
 
     def _learn(self, matrix: FeatureMatrix, rows: I64, end_ns: int) -> None:
         self._held = {host: until for host, until in self._held.items() if until > end_ns}
-        if self._gate is not None:
-            rows = rows[self._gate.sums(matrix.values[rows])[:, 0] < self._threshold]
+        if self._benign is not None:
+            rows = rows[self._benign(matrix)[rows]]
+        wanted = self._wanted(matrix, rows, end_ns)[:MAX_LEARNED]
+        for row, host in wanted:
+            slot = self._slot(host)
+            n = int(self._n[slot])
+            if n == ROWS:  # the oldest goes
+                self._rows[slot, :-1] = self._rows[slot, 1:]
+                n -= 1
+            self._rows[slot, n] = matrix.values[row]
+            self._n[slot] = n + 1
+            self._last_ns[slot] = end_ns
+            self._counts["rows_learned"] += 1
+
+    def _wanted(self, matrix: FeatureMatrix, rows: I64, end_ns: int) -> list[tuple[int, Endpoint]]:
+        """Rows of hosts that nobody speaks of and of which a row is due; devices that are known come first."""
         subjects = matrix.subjects
+        known, new = [], []
         hosts = zip(
             rows.tolist(), subjects.hi[rows].tolist(), subjects.lo[rows].tolist(), strict=True
         )
@@ -148,17 +155,14 @@ class DeviceNormals:
             host = Endpoint(hi, lo)
             if host == NOBODY or host in self._held:
                 continue
-            slot = self._slot(host)
-            n = int(self._n[slot])
-            full = n >= ROWS
-            if full and end_ns - self._last_ns[slot] < EVERY_FULL_NS:
+            slot = self._slots.get(host)
+            if slot is None:
+                new.append((row, host))
                 continue
-            if full:  # the oldest goes
-                self._rows[slot, :-1] = self._rows[slot, 1:]
-            self._rows[slot, min(n, ROWS - 1)] = matrix.values[row]
-            self._n[slot] = min(n + 1, ROWS)
-            self._last_ns[slot] = end_ns
-            self._counts["rows_learned"] += 1
+            self._slots.move_to_end(host)
+            if self._n[slot] < ROWS or end_ns - self._last_ns[slot] >= EVERY_FULL_NS:
+                known.append((row, host))
+        return known + new
 
     def _slot(self, host: Endpoint) -> int:
         """Where a device's rows stand; of a new one an empty place, or that of the device longest unseen."""
@@ -176,6 +180,30 @@ class DeviceNormals:
         return slot
 
 
-def _with_normal(fact: Fact, normal: Mapping[str, float], whose: str) -> Fact:
-    value = normal.get(fact.feature) if fact.normal is None else None
-    return fact if value is None else replace(fact, normal=value, normal_of=whose)
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A verdict's own facts, each with what is normal (`records.Why`); looked up when somebody is told."""
+
+    given: tuple[Fact, ...]
+    column: Mapping[str, int]
+    history: F32 | None
+    """(k, n_features) benign rows of the device itself; None: it is not known."""
+    training: F32 | None
+    """(n_features,) the median benign training row."""
+
+    def facts(self) -> tuple[Fact, ...]:
+        """As `records.Why`. What a detector has said of normal itself stays."""
+        columns = [self.column[f.feature] for f in self.given if f.feature in self.column]
+        if self.history is not None:
+            found, whose = lower_median(self.history[:, columns]), "device"
+        elif self.training is not None:
+            found, whose = self.training[columns], "training"
+        else:
+            return self.given
+        normal = dict(zip(columns, found.tolist(), strict=True))
+        return tuple(
+            replace(f, normal=normal[self.column[f.feature]], normal_of=whose)
+            if f.normal is None and f.feature in self.column
+            else f
+            for f in self.given
+        )

@@ -196,3 +196,13 @@ def test_every_kind_says_what_shows_that_it_goes_on() -> None:
         assert tell.victim_now or tell.attacker_now, kind
         assert set(tell.victim_now + tell.attacker_now) <= set(SCHEMA.index), kind
         assert all(name.endswith("_1s") for name in tell.victim_now + tell.attacker_now)
+
+
+def test_what_the_gate_does_not_flag_is_benign_of_any_matrix(bundle: Bundle) -> None:
+    rows, _ = traffic(100, 23)
+    detector = BoostingDetector(bundle)
+    flagged = bundle.gate.sums(rows)[:, 0] >= bundle.manifest.gate.threshold
+    matrix = matrix_of(rows)
+    detector.judge(matrix)
+    assert detector.benign(matrix).tolist() == (~flagged).tolist()
+    assert detector.benign(matrix_of(rows[:7])).tolist() == (~flagged[:7]).tolist()

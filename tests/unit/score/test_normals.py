@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,19 +49,21 @@ def rows(seconds: range, packets: int = 7) -> FeatureMatrix:
     return matrix_of([loud(**{FEATURE: packets})] * len(seconds), slices=list(seconds), lo=lo)
 
 
-class Gate:
-    """Hostile where more than 100 packets came."""
-
-    n_features, n_outputs = len(SCHEMA), 1
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        return values[:, [SCHEMA.index[FEATURE]]].astype(np.int64)
+def up_to_100(matrix: FeatureMatrix) -> np.ndarray:
+    """A model: benign where at most 100 packets came."""
+    return matrix.values[:, SCHEMA.index[FEATURE]] <= 100
 
 
 def normal_of(normals: DeviceNormals, second: int) -> tuple[float | None, str]:
     matrix = rows(range(second, second + 1))
     (verdict,) = normals.explain(matrix, [said(second)])
-    return verdict.facts[0].normal, verdict.facts[0].normal_of
+    fact = told(verdict)[0]
+    return fact.normal, fact.normal_of
+
+
+def told(verdict: Verdict) -> tuple[Fact, ...]:
+    """What is told of a verdict."""
+    return verdict.why.facts() if verdict.why else verdict.facts
 
 
 def test_a_device_is_known_after_a_few_rows_and_its_fact_says_so() -> None:
@@ -70,8 +74,8 @@ def test_a_device_is_known_after_a_few_rows_and_its_fact_says_so() -> None:
     normals = DeviceNormals(SCHEMA)
     normals.explain(rows(range(enough + 1)), [])
     (verdict,) = normals.explain(rows(range(40, 41)), [said(40)])
-    assert [(f.normal, f.normal_of) for f in verdict.facts] == [(7.0, "device"), (None, "device")]
-    assert verdict.facts[0].limit == 200.0
+    assert [(f.normal, f.normal_of) for f in told(verdict)] == [(7.0, "device"), (None, "device")]
+    assert told(verdict)[0].limit == 200.0
 
 
 def test_until_then_the_training_rows_are_what_is_normal() -> None:
@@ -91,8 +95,8 @@ def test_an_attack_is_not_learned_nor_what_the_minute_remembers_of_it() -> None:
     assert set(history[:, SCHEMA.index[FEATURE]].tolist()) == {7.0}
 
 
-def test_what_the_gate_finds_hostile_is_not_learned_even_if_nobody_says_so() -> None:
-    normals = DeviceNormals(SCHEMA, gate=Gate(), threshold=100)
+def test_what_the_model_finds_hostile_is_not_learned_even_if_nobody_says_so() -> None:
+    normals = DeviceNormals(SCHEMA, benign=up_to_100)
     normals.explain(rows(range(60), packets=101), [])
     assert normals.history(host(1)) is None
     normals.explain(rows(range(60, 120), packets=99), [])
@@ -120,7 +124,7 @@ def test_the_cut_of_batches_changes_nothing(cut: int) -> None:
             rows(part), [v for v in verdicts if v.end_ns // SECOND_NS - 1 in part]
         )
     assert pieces == whole
-    assert [v.facts for v in pieces] == [v.facts for v in whole]
+    assert [told(v) for v in pieces] == [told(v) for v in whole]
 
 
 def test_devices_are_bounded_and_the_longest_unseen_goes() -> None:
@@ -129,3 +133,10 @@ def test_devices_are_bounded_and_the_longest_unseen_goes() -> None:
         normals.explain(matrix_of([loud()] * 4, slices=[second] * 4), [])
     assert normals.n_devices == 3
     assert normals.counters()["devices_forgotten"] > 0
+
+
+def test_what_a_detector_says_of_normal_itself_stays() -> None:
+    normals = DeviceNormals(SCHEMA, training=np.full(len(SCHEMA), 2, np.float32))
+    own = replace(said(3), facts=(Fact(feature=FEATURE, value=9.0, normal=4.0),))
+    (verdict,) = normals.explain(rows(range(3, 4)), [own])
+    assert told(verdict) == own.facts
