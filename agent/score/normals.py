@@ -5,8 +5,8 @@ finds it benign. It stands for words only: nothing is detected, or left undetect
 written to disk, and begins anew with each start.
 
 In: each matrix with all its verdicts. Out: the same verdicts, whose reasons (`Verdict.why`) say what is normal.
-Time is event time, slice by slice, so the cut of batches changes nothing. Raises: nothing. Remembers: `ROWS` rows of at
-most `max_devices` devices (the longest unseen goes, counted): 3.7 MB for 512 devices of `ip-1`.
+Time is event time, slice by slice, so the cut of batches changes nothing. Raises: nothing. Remembers: `ROWS` rows of
+at most `max_devices` devices (the longest unseen goes, counted): 3.7 MB for 512 devices of `ip-1`.
 """
 
 from __future__ import annotations

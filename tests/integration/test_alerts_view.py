@@ -11,6 +11,7 @@ from agent.cli import main
 from agent.uplink.mqtt import Broker, Connection, Outgoing
 from tests.support.alerts import ALERT, CONTEXT
 from tests.support.brokers import Mosquitto, running
+from tests.support.schemas import ROOT, check_event
 
 TOPIC = "wardwatch/v1/st-luke/icu-2/gw-07/alert/critical/ip/tcp_syn_flood"
 
@@ -88,3 +89,24 @@ def test_a_state_that_cannot_be_written_is_said_at_the_start(alerts, tmp_path: P
     status, _, err = alerts("--broker", "mqtt://127.0.0.1:1", "--state", tmp_path / "no" / "x")
     assert status == 1
     assert "cannot be written" in err
+
+
+def test_a_replay_says_its_findings_in_the_language_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+):
+    said: dict[str, list[dict]] = {}
+    for code in ("en", "fr"):
+        with pytest.raises(SystemExit):
+            main(["replay", "--json", "--language", code, str(ROOT / "demo" / "ward.pcap.gz")])
+        lines = capsys.readouterr().out.splitlines()
+        said[code] = [check_event(json.loads(line)) for line in lines]
+    facts = {
+        c: [f for e in rows for f in e["unmapped"]["wardwatch"]["facts"]]
+        for c, rows in said.items()
+    }
+    assert len(facts["en"]) == len(facts["fr"]) > len(said["en"])
+    for english, french in zip(facts["en"], facts["fr"], strict=True):
+        assert english.pop("words") != french.pop("words")
+        assert english == french
+    assert {fact["normal_of"] for fact in facts["en"]} == {"device", "training"}
+    assert {fact["about"] for fact in facts["en"]} == {"attacker", "victim"}

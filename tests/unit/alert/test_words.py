@@ -28,7 +28,8 @@ from agent.alert.words import (
     words,
 )
 from agent.alert.words.forms import FORMS, UNITS, form_of, horizon_of
-from agent.config import AlertSettings
+from agent.config import AlertSettings, parse_config
+from agent.errors import ConfigError
 from agent.features.schemas import SCHEMAS
 from agent.inventory import local_facts
 from agent.records import Fact
@@ -264,6 +265,14 @@ def test_a_feature_of_another_version_is_said_by_its_schema():
         f"packets of a kind{NBSP}: 2/s"
     )
     assert fact_words(fact) == "new_1s: 2/s"
+
+
+@pytest.mark.parametrize("code", ["de", "EN", "", "fr_FR"])
+def test_the_settings_take_no_other_language(code):
+    text = f'[site]\nname = "s"\nward = "w"\ngateway = "g"\n[alert]\nlanguage = "{code}"\n'
+    with pytest.raises(ConfigError, match=r'alert\.language: expected one of "en", "fr"'):
+        parse_config(text, folder=Path())
+    assert parse_config(text.replace(f'"{code}"', '"fr"'), folder=Path()).alert.language == "fr"
 
 
 def test_an_unknown_language_is_our_own_bug_and_loud():
