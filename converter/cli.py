@@ -168,11 +168,30 @@ def quantize(data: Path, work: Path, leaf_bits: str) -> None:
     "--results",
     type=click.Path(path_type=Path),
     default=None,
-    help="Folder for model.md and model.json.",
+    help="Folder for model.md and model.json; of a study, leave-out-WHAT.md and .json.",
+)
+@click.option(
+    "--leave-out",
+    "what",
+    type=click.Choice(["tool", "variant", "ward", "kind"]),
+    help="Instead: train small models without each tool, variant, ward or kind, and see what is found.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="WORD",
+    help="With --leave-out: only parts whose name (kind/variant, kind/tool, run, kind) contains it. Repeatable.",
 )
 @_one_line
-def evaluate(data: Path, work: Path, results: Path | None) -> None:
+def evaluate(
+    data: Path, work: Path, results: Path | None, what: str | None, only: tuple[str, ...]
+) -> None:
     """Judge the model on the held-out runs of DATA: findings first, then rows; float and quantised."""
+    if what is not None:
+        _leave_out(data, results, what, only)
+        return
+    if only:
+        raise click.UsageError("--only goes with --leave-out")
     from converter.dataset import load_all  # noqa: PLC0415
     from converter.evaluate import evaluate as evaluate_model  # noqa: PLC0415
     from converter.evaluate import summary  # noqa: PLC0415
@@ -279,6 +298,29 @@ def bench(data: Path, *, as_json: bool, page: Path | None) -> None:
     command = f"wardwatch-convert bench {data}"
     bundle = load_bundle(runtime="numpy").id
     show(figures(rows), command=command, bundle=bundle, json_only=as_json, page=page)
+
+
+def _leave_out(data: Path, results: Path | None, what: str, only: tuple[str, ...]) -> None:
+    """One study of what was left out; needs matrices, no work folder."""
+    from converter.dataset import folder_digest, load_all  # noqa: PLC0415
+    from converter.learners import Settings  # noqa: PLC0415
+    from converter.leave_out import leave_out  # noqa: PLC0415
+    from converter.report_studies import study_text  # noqa: PLC0415
+
+    figures = leave_out(load_all(data), Settings(), what, only=only, tell=_tell)
+    words = [
+        f"wardwatch-convert evaluate {data} --leave-out {what}",
+        *(f"--only {w}" for w in only),
+    ]
+    about = {"command": " ".join(words), "commit": _commit(), "matrices": folder_digest(data)}
+    text = study_text(figures, about=about)
+    if results is not None:
+        results.mkdir(parents=True, exist_ok=True)
+        (results / f"leave-out-{what}.md").write_text(text, encoding="utf-8")
+        raw = msgspec.json.encode({"about": about, "figures": figures}, order="sorted")
+        place = results / f"leave-out-{what}.json"
+        place.write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
+    click.echo(text)
 
 
 def _held_out(runs: list[Any], settings: dict[str, Any]) -> list[Any]:

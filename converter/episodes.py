@@ -33,6 +33,7 @@ AFTER_NS = 2 * SLICE_NS
 """How long after its last hostile frame a verdict still counts for an episode: its slice's end, and one more."""
 
 HORIZON_NS = (HORIZON_SLICES + 1) * SLICE_NS
+DAY_S = 86_400
 NO_BURST = "100000/min"
 QUIET_SEVERITIES = frozenset({"info", "low"})
 

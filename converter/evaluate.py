@@ -21,7 +21,7 @@ from agent.score.boosting import BoostingDetector
 from agent.score.rules import RulesDetector
 from converter.curves import curves
 from converter.datasets.matrix import GROUPS, KINDS, RunMatrix
-from converter.episodes import GROUP_OF, PACES, EpisodeFound, run_findings
+from converter.episodes import DAY_S, GROUP_OF, PACES, EpisodeFound, run_findings
 from converter.figures import (
     bootstrap_macro_f1,
     confusion,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from agent.score.bundle import Bundle
     from converter.work import FloatModel, QuantisedModel
-
-DAY_S = 86_400
 
 
 def evaluate(

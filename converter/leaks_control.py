@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from converter.datasets.matrix import KINDS, RunMatrix
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from agent.records import I64
+    from agent.records import I64, BoolArray
     from converter.learners import Settings
 
     F64 = NDArray[np.float64]
@@ -99,12 +99,12 @@ def judged(values: F64, labels: I64, run_of: I64, fold: I64, settings: Settings)
     for _ in range(N_DRAWS):
         drawn = random.integers(0, len(runs), len(runs))
         rows = np.concatenate([runs[r] for r in drawn])
-        aucs.append(roc_auc_score(labels[rows] > 0, hostile[rows]))
+        aucs.append(_auc(labels[rows] > 0, hostile[rows]))
         table = tables[drawn].sum(axis=0)
         gains.append(macro_f1(table) - chance_f1(table))
     total = tables.sum(axis=0)
     return Control(
-        auc=round(float(roc_auc_score(labels > 0, hostile)), 4),
+        auc=round(_auc(labels > 0, hostile), 4),
         auc_interval=_interval(aucs),
         macro_f1=round(macro_f1(total), 4),
         macro_f1_chance=round(chance_f1(total), 4),
@@ -121,6 +121,15 @@ def chance_f1(table: NDArray[np.int64]) -> float:
     met = wanted > 0
     f1 = 2 * wanted * found / n / np.maximum(wanted + found, 1)
     return float(f1[met].mean()) if met.any() else 0.0
+
+
+def _auc(wanted: BoolArray, score: F64) -> float:
+    """Area under the curve by ranks; 0.5 where only one class was drawn."""
+    n = int(np.count_nonzero(wanted))
+    pairs = n * (len(wanted) - n)
+    if not pairs:
+        return 0.5
+    return float((rankdata(score)[wanted].sum() - n * (n + 1) / 2) / pairs)
 
 
 def _some_rows(run: RunMatrix, random: np.random.Generator) -> I64:

@@ -52,6 +52,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_false_rate_kinds: float = 2e-5
     hard_benign_share: float = 0.25
     """Of the benign rows, those with the highest out-of-fold margin; the kinds are trained on these."""
+    max_hard_benign: int = 20_000
+    """At most so many of them, whatever the share."""
+    max_benign_fitted: int = 60_000
+    """Benign rows that a gate is fitted on, drawn evenly and weighted for the rest; all of them are judged."""
 
 
 def is_withheld(feature: str, settings: Settings) -> bool:

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 MIN_AGENT_VERSION = "0.1.0"
 """The oldest agent that computes what a bundle of this converter needs."""
 
+MAX_ONNX_BYTES = 1_000_000
+"""Gate and kinds together: what a gateway has to hold and to load."""
+
 
 def pack(
     parent: Path,
@@ -70,6 +73,12 @@ def pack(
     contents["CARD.md"] = card_text(manifest).encode()
     if key is not None:
         contents["manifest.sig"] = key.sign(contents["manifest.json"])
+    graphs = sum(len(data) for name, data in contents.items() if name.endswith(".onnx"))
+    if graphs > MAX_ONNX_BYTES:
+        raise BundleError(
+            BundleReason.TOO_LARGE,
+            f"gate and kinds have {graphs} bytes of ONNX, at most {MAX_ONNX_BYTES} fit: train fewer trees",
+        )
     total = sum(map(len, contents.values()))
     if total > MAX_BUNDLE_BYTES:
         raise BundleError(

@@ -55,3 +55,15 @@ def quantize_model(
         "trees.npz",
     )
     return quantised, {name: proof.latency_us for name, proof in proofs.items()}
+
+
+def quantise_only(model: FloatModel) -> QuantisedModel:
+    """The model as integers without any proof: for studies that are thrown away, never for a bundle."""
+    gate, kinds = quantize(model.gate), quantize(model.kinds)
+    return QuantisedModel(
+        gate=gate,
+        kinds=kinds,
+        gate_threshold=math.ceil(model.record.gate_threshold / gate.scale),
+        kinds_lead=math.ceil(model.record.kinds_lead / kinds.scale),
+        parity={},
+    )

@@ -54,35 +54,61 @@ class Rows:
     kind: I64
     weight: NDArray[np.float64]
     fold: I64
+    fitted: BoolArray
+    """(n,) rows that a model may be fitted on; the others are judged only."""
 
 
 def train(
     runs: Sequence[RunMatrix], settings: Settings, *, data_digest: str, tell: Callable[[str], None]
 ) -> FloatModel:
     """Gate and kinds for the runs that are not of a test plan."""
-    with threadpool_limits(
-        1
-    ):  # the order of float sums is then the same on every machine, and so are the trees
-        return _train(runs, settings, data_digest=data_digest, tell=tell)
+    # One thread: the order of float sums is then the same on every machine, and so are the trees.
+    with threadpool_limits(1):
+        seen = [run for run in runs if not is_held_out(run.info.plan, settings.test_plans)]
+        require_enough(seen, settings)
+        leaks = leak_report(seen, settings, read_reasons())
+        for line in leak_words(leaks):
+            tell(f"leaks: {line}")
+        data = _data(runs, seen, settings, data_digest) | {"leaks": leak_summary(leaks)}
+        return train_on(seen, settings, data=data, tell=tell)
 
 
-def _train(
-    runs: Sequence[RunMatrix], settings: Settings, *, data_digest: str, tell: Callable[[str], None]
+def train_gate(
+    runs: Sequence[RunMatrix], settings: Settings, max_false_rate: float
+) -> tuple[FloatForest, float]:
+    """The gate alone, and the margin that at most `max_false_rate` of the out-of-fold benign rows reach."""
+    require_enough(runs, settings)
+    with threadpool_limits(1):
+        rows = _rows(runs, settings)
+        hostile = (rows.kind > 0).astype(np.int64)
+        margins, n_gate = _out_of_fold(
+            rows, hostile, settings, settings.max_iter_gate, lambda _: None
+        )
+        fitted = _subset(rows, rows.fitted)
+        gate = fit(fitted.values, hostile[rows.fitted], fitted.weight, settings, n_gate)
+        return read(gate), lowest_cut(margins[hostile == 0, 0], max_false_rate)
+
+
+def train_on(
+    runs: Sequence[RunMatrix],
+    settings: Settings,
+    *,
+    data: dict[str, Any],
+    tell: Callable[[str], None],
 ) -> FloatModel:
-    seen = [run for run in runs if not is_held_out(run.info.plan, settings.test_plans)]
-    rows = _rows(seen, settings)
-    leaks = leak_report(seen, settings, read_reasons())
-    for line in leak_words(leaks):
-        tell(f"leaks: {line}")
+    """Gate and kinds for all of these runs; `data` goes into the record as it is."""
+    require_enough(runs, settings)
+    rows = _rows(runs, settings)
     hostile = (rows.kind > 0).astype(np.int64)
     tell(f"gate: {len(hostile)} rows, {int(hostile.sum())} hostile, {settings.n_folds} folds")
     margins, n_gate = _out_of_fold(rows, hostile, settings, settings.max_iter_gate, tell)
     threshold = lowest_cut(margins[hostile == 0, 0], settings.max_false_rate)
-    gate = fit(rows.values, hostile, rows.weight, settings, n_gate)
+    fitted = _subset(rows, rows.fitted)
+    gate = fit(fitted.values, hostile[rows.fitted], fitted.weight, settings, n_gate)
 
     classes = present_kinds(rows.kind)
     hard = _hardest(margins[:, 0], hostile, settings)
-    kind_rows = _subset(rows, hard)
+    kind_rows = _subset(rows, hard, fit_all=True)
     labels = np.searchsorted(classes, kind_rows.kind)
     tell(f"kinds: {len(labels)} rows, {len(classes)} classes")
     kind_margins, n_kinds = _out_of_fold(kind_rows, labels, settings, settings.max_iter_kinds, tell)
@@ -113,7 +139,7 @@ def _train(
             gate_threshold=threshold,
             kinds_lead=lead,
             score_p30=confidence,
-            data=_data(runs, seen, settings, data_digest) | {"leaks": leak_summary(leaks)},
+            data=data,
             split=(
                 f"by run: plans named {', '.join(settings.test_plans)}... held out; thresholds and numbers of trees "
                 f"from out-of-fold rows, {settings.n_folds} folds of whole runs"
@@ -140,12 +166,16 @@ def present_kinds(kind: I64) -> I64:
     return np.unique(np.append(kind, 0))
 
 
-def _rows(runs: Sequence[RunMatrix], settings: Settings) -> Rows:
-    """All rows but edge; features to ignore are constant, so no tree asks about them."""
+def require_enough(runs: Sequence[RunMatrix], settings: Settings) -> None:
+    """Refuse runs that no fold could be made of."""
     if len(runs) < settings.n_folds or not any((run.kind > 0).any() for run in runs):
         raise DatasetError(
             f"{len(runs)} runs to train on, {settings.n_folds} with attacks among them are the least: record more"
         )
+
+
+def _rows(runs: Sequence[RunMatrix], settings: Settings) -> Rows:
+    """All rows but edge; features to ignore are constant, so no tree asks about them."""
     kept = [~run.edge for run in runs]
     values = training_values(
         [run.matrix.values[k] for run, k in zip(runs, kept, strict=True)], settings
@@ -156,7 +186,14 @@ def _rows(runs: Sequence[RunMatrix], settings: Settings) -> Rows:
     fold = np.concatenate([np.full(int(k.sum()), f) for k, f in zip(kept, folds, strict=True)])
     for k in present_kinds(kind)[1:]:  # every kind weighs as much as the benign rows' fifth part
         weight[kind == k] *= 0.2 * np.count_nonzero(kind == 0) / weight[kind == k].sum()
-    return Rows(values=values, kind=kind, weight=weight, fold=fold)
+    benign = np.flatnonzero(kind == 0)
+    fitted = np.ones(len(kind), np.bool_)
+    if len(benign) > settings.max_benign_fitted:
+        random = np.random.default_rng(settings.seed)
+        left = random.choice(benign, len(benign) - settings.max_benign_fitted, replace=False)
+        fitted[left] = False
+        weight[benign] *= len(benign) / settings.max_benign_fitted
+    return Rows(values=values, kind=kind, weight=weight, fold=fold, fitted=fitted)
 
 
 def _weights(run: RunMatrix) -> NDArray[np.float64]:
@@ -177,14 +214,14 @@ def _out_of_fold(
     rounds = []
     for fold in range(settings.n_folds):
         out = rows.fold == fold
+        used = ~out & rows.fitted
         chosen = learner(settings, max_iter, patience=settings.patience)
-        judged = out & np.isin(
-            labels, labels[~out]
-        )  # a kind of this fold's runs alone has no class to be in
+        # A kind of this fold's runs alone has no class to be in.
+        judged = out & rows.fitted & np.isin(labels, labels[used])
         chosen.fit(
-            rows.values[~out],
-            labels[~out],
-            sample_weight=rows.weight[~out],
+            rows.values[used],
+            labels[used],
+            sample_weight=rows.weight[used],
             X_val=rows.values[judged],
             y_val=labels[judged],
             sample_weight_val=rows.weight[judged],
@@ -202,7 +239,8 @@ def _out_of_fold(
 def _hardest(margins: NDArray[np.float64], hostile: I64, settings: Settings) -> BoolArray:
     """Hostile rows, and the benign rows that look most hostile."""
     benign = margins[hostile == 0]
-    cut = np.quantile(benign, 1 - settings.hard_benign_share)
+    share = min(settings.hard_benign_share, settings.max_hard_benign / max(1, len(benign)))
+    cut = np.quantile(benign, 1 - share)
     return np.asarray((hostile == 1) | (margins >= cut), np.bool_)
 
 
@@ -226,12 +264,14 @@ def _score_p30(gate: NDArray[np.float64], kinds: NDArray[np.float64], labels: I6
     return round(float(np.quantile(share / (1 + np.exp(-gate[right])), 0.3)), 4)
 
 
-def _subset(rows: Rows, mask: BoolArray) -> Rows:
+def _subset(rows: Rows, mask: BoolArray, *, fit_all: bool = False) -> Rows:
+    # With `fit_all` each benign row stands for itself.
     return Rows(
         values=rows.values[mask],
         kind=rows.kind[mask],
-        weight=rows.weight[mask],
+        weight=np.where(rows.kind == 0, 1.0, rows.weight)[mask] if fit_all else rows.weight[mask],
         fold=rows.fold[mask],
+        fitted=np.ones(int(mask.sum()), np.bool_) if fit_all else rows.fitted[mask],
     )
 
 
