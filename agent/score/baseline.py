@@ -29,14 +29,14 @@ import numpy as np
 from agent.records import Endpoint, FeatureMatrix, Verdict
 from agent.score.baseline_budget import Budget
 from agent.score.baseline_features import Selection
-from agent.score.baseline_profiles import Profiles
+from agent.score.baseline_profiles import EVERY, Profiles
 from agent.score.baseline_sample import Sample
 from agent.score.baseline_score import Judged, Seen, judge
 from agent.score.baseline_verdicts import NAME, verdict
 
 if TYPE_CHECKING:
     from agent.features.schema import Schema
-    from agent.records import F32, I32, I64, U64, BoolArray
+    from agent.records import F32, I64, U64, BoolArray, Subjects
 
 MAX_VERDICTS = 64
 """A slice: a ward's devices that misbehave at once; a flood's made-up hosts say nothing new."""
@@ -95,6 +95,8 @@ class _Held:
     tenant: I64
     score: I64
     judged: BoolArray
+    own: BoolArray
+    """Whether the device's own, learned profile judged the row."""
     flagged: BoolArray
     sample: tuple[I64, F32, U64]
 
@@ -223,12 +225,7 @@ class BaselineDetector:
             numbers=numbers,
             steps=self.selection.bins(values),
             spoken=self.selection.spoken(values),
-            ids=(
-                _address_keys(subjects.out_peer_hi[at], subjects.out_peer_lo[at]),
-                _address_keys(subjects.in_peer_hi[at], subjects.in_peer_lo[at]),
-                _port_keys(subjects.out_port[at]),
-                _port_keys(subjects.in_port[at]),
-            ),
+            ids=_keys(subjects, at),
         )
         judged = judge(
             self.profiles,
@@ -246,6 +243,7 @@ class BaselineDetector:
             tenant=self.profiles.tenant[numbers],
             score=judged.score,
             judged=judged.by >= 0,
+            own=(judged.by == numbers) & judged.tells,
             flagged=np.zeros(len(at), np.bool_),
             sample=(picked, values[picked], priority),
         )
@@ -310,21 +308,31 @@ class BaselineDetector:
             np.count_nonzero(same & ~held.flagged & ~calm)
         )
         if calm.any():
-            self._learn(seen, np.flatnonzero(calm), held)
+            self._learn(held, calm)
         picked, values, priority = held.sample
         self.sample.keep(values[calm[picked]], priority[calm[picked]])
         self._fade()
 
-    def _learn(self, seen: Seen, calm: I64, held: _Held) -> None:
-        profiles = self.profiles
-        numbers, ids = seen.numbers[calm], tuple(keys[calm] for keys in seen.ids)
-        steps, spoken = seen.steps[calm], seen.spoken[calm]
-        turn = held.end_ns // SECOND_NS
-        rows, weights = profiles.worth_learning(numbers, steps, spoken, ids, turn)
+    def _learn(self, held: _Held, calm: BoolArray) -> None:
+        """Learn the rows that are calm: one slice in `EVERY` whole, of the others what is not known yet."""
+        profiles, seen = self.profiles, held.seen
+        whole = held.end_ns // SECOND_NS % EVERY == 0
+        rows = np.flatnonzero(calm & (whole | (held.score > 0) | ~held.own))
+        weights = np.full(len(rows), EVERY if whole else 1, np.float32)
+        unsure = np.flatnonzero(~held.own[rows]) if not whole else rows[:0]
+        if len(unsure):  # its score was by another's measure
+            at = rows[unsure]
+            beyond = profiles.is_beyond(
+                seen.numbers[at], seen.steps[at], seen.spoken[at], seen.ids[at]
+            )
+            kept = np.delete(np.arange(len(rows)), unsure[~beyond])
+            rows, weights = rows[kept], weights[kept]
+        numbers = seen.numbers if calm.all() else seen.numbers[calm]
         profiles.count(numbers)
         if len(rows):
-            profiles.learn_rates(numbers[rows], steps[rows], spoken[rows], weights)
-            profiles.learn_ids(numbers[rows], tuple(keys[rows] for keys in ids), held.now_ns)
+            learned = seen.numbers[rows]
+            profiles.learn_rates(learned, seen.steps[rows], seen.spoken[rows], weights)
+            profiles.learn_ids(learned, seen.ids[rows], held.now_ns)
         profiles.ripen(
             numbers,
             held.now_ns,
@@ -366,12 +374,14 @@ def _slices(matrix: FeatureMatrix) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(cuts)]
 
 
-def _address_keys(hi: U64, lo: U64) -> U64:
-    """64 bits of an address, 0 for none; an IPv4 address keeps all of its own."""
-    keys = lo ^ (hi * np.uint64(0x9E37_79B9_7F4A_7C15))
-    return np.where((hi | lo) == 0, np.uint64(0), keys)
-
-
-def _port_keys(ports: I32) -> U64:
-    """Port number plus one; 0 for none."""
-    return (ports.astype(np.int64) + 1).astype(np.uint64)
+def _keys(subjects: Subjects, at: I64) -> U64:
+    """(n, 4) as `Seen.ids`: 64 bits of an address (an IPv4 address keeps all of its own), a port plus one."""
+    keys = np.empty((len(at), 4), np.uint64)
+    for which, (hi, lo) in enumerate(
+        ((subjects.out_peer_hi, subjects.out_peer_lo), (subjects.in_peer_hi, subjects.in_peer_lo))
+    ):
+        np.multiply(hi[at], np.uint64(0x9E37_79B9_7F4A_7C15), out=keys[:, which])
+        keys[:, which] ^= lo[at]
+    keys[:, 2] = subjects.out_port[at] + 1
+    keys[:, 3] = subjects.in_port[at] + 1
+    return keys

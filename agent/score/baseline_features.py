@@ -103,13 +103,17 @@ class Selection:
 
     def bins(self, values: F32) -> NDArray[np.uint8]:
         """(n, n_rates) the step of each rate."""
-        soft = values[:, self._rates] / self._soft + np.float32(1.0)
-        steps = (soft.view(np.int32) - _ONE) >> _SHIFT
-        return np.clip(steps, 0, N_BINS - 1).astype(np.uint8)
+        soft = values.take(self._rates, axis=1)
+        soft /= self._soft
+        soft += np.float32(1.0)
+        steps = soft.view(np.int32)
+        steps -= _ONE
+        steps >>= _SHIFT
+        return np.minimum(steps, N_BINS - 1).astype(np.uint8)
 
     def spoken(self, values: F32) -> BoolArray:
         """(n, n_protocols) what the row shows of each protocol."""
-        return np.asarray(values[:, self._protocols] > 0)
+        return np.asarray(values.take(self._protocols, axis=1) > 0)
 
 
 def edge(step: int, soft: float) -> float:

@@ -33,7 +33,7 @@ PEERS, PORTS_OUT, PORTS_IN = range(3)
 ID_KINDS = (PEERS, PEERS, PORTS_OUT, PORTS_IN)
 """Of peer sent to, peer received from, port used, own port used."""
 EVERY = 7
-"""One row of so many is learned, with that weight, where it shows nothing beyond what is known. No period of a
+"""One slice of so many is learned whole, with that weight; of the others what is beyond what is known. No period of a
 device's own is likely to be a multiple of it."""
 RARE = 3.0
 """Slices that must have reached a step for it to be normal."""
@@ -192,20 +192,11 @@ class Profiles:
         self.slices[self.max_devices : self.max_devices + len(per_class)] += per_class
         self.slices[self.ward] += len(numbers)
 
-    def worth_learning(
-        self, numbers: I64, steps: U8, spoken: BoolArray, ids: tuple[U64, ...], turn: int
-    ) -> tuple[I64, F32]:
-        """Which rows of a slice are to be learned and how much each counts.
-
-        Rows that show something beyond what is known, and of the others one in `EVERY`, in its stead.
-        """
+    def is_beyond(self, numbers: I64, steps: U8, spoken: BoolArray, ids: U64) -> BoolArray:
+        """(n,) whether a row shows something that its device is not known for."""
         beyond = (steps > self.limit[numbers]).any(axis=1)
         beyond |= (spoken & (self.protocols[numbers] < SEEN)).any(axis=1)
-        for which, (kind, keys) in enumerate(zip(ID_KINDS, ids, strict=True)):
-            beyond |= self.is_new(numbers, kind, keys, which)
-        its_turn = (numbers + turn) % EVERY == 0
-        rows = np.flatnonzero(beyond | its_turn)
-        return rows, np.where(its_turn[rows], EVERY, 1).astype(np.float32)
+        return np.asarray(beyond | self.are_new(numbers, ids).any(axis=1))
 
     def learn_rates(self, numbers: I64, steps: U8, spoken: BoolArray, weights: F32) -> None:
         """Rows of one slice: of each device at most one; classes and the ward take any number."""
@@ -236,18 +227,18 @@ class Profiles:
         ]
         return [*rows, (self.ward, np.arange(len(numbers)))] if len(numbers) else []
 
-    def learn_ids(self, numbers: I64, ids: tuple[U64, ...], now_ns: int) -> None:
-        """Peers and ports of rows (0: none), one a device; ports are learned for its class, too."""
+    def learn_ids(self, numbers: I64, ids: U64, now_ns: int) -> None:
+        """(n, 4) peers and ports of rows (0: none), one a device; ports are learned for its class, too."""
         classes = self.class_of[numbers].astype(np.int64)
-        classed = classes >= 0
+        classed = np.flatnonzero(classes >= 0)
         shared = self.max_devices + classes[classed]
-        for which, (kind, keys) in enumerate(zip(ID_KINDS, ids, strict=True)):
-            self._learn_ids(numbers, kind, keys, now_ns)
-            if kind == PEERS or not len(shared):
-                continue
-            of_class = keys[classed]
-            for row in np.flatnonzero(self.is_new(shared, kind, of_class, which)).tolist():
-                self._learn_ids(shared[row : row + 1], kind, of_class[row : row + 1], now_ns)
+        new = self.are_new(shared, ids[classed])
+        for which, kind in enumerate(ID_KINDS):
+            self._learn_ids(numbers, kind, ids[:, which], now_ns)
+            if kind != PEERS:
+                for row in np.flatnonzero(new[:, which]).tolist():
+                    key = ids[classed[row : row + 1], which]
+                    self._learn_ids(shared[row : row + 1], kind, key, now_ns)
 
     def _learn_ids(self, numbers: I64, kind: int, keys: U64, now_ns: int) -> None:
         there = keys != 0
@@ -263,19 +254,19 @@ class Profiles:
             else:
                 self.open_sets[number, kind] = True
 
-    def is_new(self, numbers: I64, kind: int, keys: U64, which: int) -> BoolArray:
-        """(n,) whether a profile has never seen this peer or port; never where its set is open.
+    def are_new(self, numbers: I64, ids: U64) -> BoolArray:
+        """(n, 4) whether a profile has never seen this peer or port; never where its set is open.
 
-        `which`: place in `ID_KINDS`. What was known of a profile last time is not looked up again.
+        What was known of a profile last time is not looked up again.
         """
-        new = np.zeros(len(numbers), np.bool_)
-        rows = np.flatnonzero((keys != self._recent[numbers, which]) & (keys != 0))
-        if not len(rows):
-            return new
-        at, sought = numbers[rows], keys[rows]
-        known = (self.ids[at, kind] == sought[:, None]).any(axis=1)
-        self._recent[at[known], which] = sought[known]
-        new[rows] = ~known & ~self.open_sets[at, kind]
+        new = (ids != self._recent[numbers]) & (ids != 0)
+        for which in np.flatnonzero(new.any(axis=0)).tolist():
+            kind = ID_KINDS[which]
+            rows = np.flatnonzero(new[:, which])
+            at, keys = numbers[rows], ids[rows, which]
+            known = (self.ids[at, kind] == keys[:, None]).any(axis=1)
+            self._recent[at[known], which] = keys[known]
+            new[rows, which] = ~known & ~self.open_sets[at, kind]
         return new
 
     def ripen(self, numbers: I64, now_ns: int, *, learn_ns: float, min_slices: int) -> None:

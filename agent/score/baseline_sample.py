@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_A_SLICE = 64
 """Candidates of one slice that are held until it is known that they are quiet."""
+AHEAD = 8192
 _NONE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -30,6 +31,8 @@ class Sample:
         self.priority: U64 = np.full(max_rows, _NONE, np.uint64)
         self.n_seen = 0
         """Rows that had a chance."""
+        self._ahead: U64 = np.zeros(0, np.uint64)
+        self._begins = 0
 
     @property
     def rows(self) -> F32:
@@ -43,15 +46,23 @@ class Sample:
 
     def candidates(self, n: int) -> tuple[I64, U64]:
         """Which of the next `n` rows may be kept, and their priorities."""
-        numbers = np.arange(self.n_seen, self.n_seen + n, dtype=np.uint64)
+        priority = self._priorities(n)
         self.n_seen += n
         if not len(self.priority):
-            return np.zeros(0, np.int64), numbers[:0]
-        priority = _mixed(numbers)
+            return np.zeros(0, np.int64), priority[:0]
         rows = np.flatnonzero(priority < self.priority.max())
         if len(rows) > MAX_A_SLICE:
             rows = rows[np.argsort(priority[rows], kind="stable")[:MAX_A_SLICE]]
         return rows, priority[rows]
+
+    def _priorities(self, n: int) -> U64:
+        """Those of the next `n` rows, worked out many at once."""
+        first = self.n_seen - self._begins
+        if first < 0 or first + n > len(self._ahead):
+            self._begins, first = self.n_seen, 0
+            numbers = np.arange(self.n_seen, self.n_seen + max(n, AHEAD), dtype=np.uint64)
+            self._ahead = _mixed(numbers)
+        return self._ahead[first : first + n]
 
     def keep(self, values: F32, priority: U64) -> None:
         """Candidates that turned out quiet."""

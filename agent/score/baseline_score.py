@@ -45,8 +45,8 @@ class Seen:
     """(n, n_rates)"""
     spoken: BoolArray
     """(n, n_protocols)"""
-    ids: tuple[U64, U64, U64, U64]
-    """(n,) each: peer sent to, peer received from, port used, own port used, of most packets, as keys; 0: none."""
+    ids: U64
+    """(n, 4) keys of the peer sent to, peer received from, port used, own port used of most packets; 0: none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,9 +86,10 @@ def judge(
     excess = _excess(profiles, by, seen.steps)
     excess[~speaks] = 0
     alike = speaks & (by != profiles.ward)  # a ward has every port and protocol
+    unknown = profiles.are_new(by, seen.ids)
     new = {
-        name: profiles.is_new(by, kind, keys, which) & (own if kind == PEERS else alike)
-        for which, (name, kind, keys) in enumerate(zip(NEW, ID_KINDS, seen.ids, strict=True))
+        name: unknown[:, which] & (own if kind == PEERS else alike)
+        for which, (name, kind) in enumerate(zip(NEW, ID_KINDS, strict=True))
     }
     new_protocols = seen.spoken & (profiles.protocols[by] < SEEN) & alike[:, None]
     n_new = (
