@@ -91,7 +91,7 @@ class DeviceTable:
         self.n_evicted_addresses = 0
         self.n_admitted = 0
         self.changes = 0
-        """Grows when a key comes or goes."""
+        """Grows when a key comes or goes, or turns out to be a router."""
         self._holders: dict[Endpoint, Endpoint] = {}
         """By address, the device that has it."""
         self._claims: OrderedDict[Endpoint, tuple[Endpoint, int]] = OrderedDict()
@@ -175,6 +175,7 @@ class DeviceTable:
         carried = [a for a, h in known.addresses.items() if not h.claimed]
         if len(carried) > MAX_CARRIED:
             known.carries = True
+            self.changes += 1
             for each in carried:
                 self._drop(known, each)
         if len(known.addresses) > MAX_ADDRESSES:

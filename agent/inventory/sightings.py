@@ -23,12 +23,12 @@ from agent.records import MAC_HI, NOBODY, V4_MAPPED_LO, Endpoint, PacketTable, T
 if TYPE_CHECKING:
     from agent.records import I64, U64, BoolArray
 
-MAX_SIGHTINGS = 64
+MAX_SIGHTINGS = 128
 """Looked at one by one in a pass; a few microseconds each, so below a millisecond a batch."""
 MAX_SORTED = 2048
 """Frames of combinations not seen before that are looked at in one pass, evenly spaced."""
-MAX_PASSES = 2
-"""The first takes in what is frequent; what is left after it is rare, or made up."""
+MAX_PASSES = 8
+"""The first takes in what is frequent; further ones go on while there are enough known devices in them."""
 SEEN_BITS = 15
 ROW_BITS = 16
 MAX_ROWS = 1 << ROW_BITS
@@ -132,7 +132,7 @@ class Sightings:
             self._seen.fill(0)
         found: list[tuple[Known, int]] = []
         unseen = np.flatnonzero(self._seen[codes >> _TOP] != codes)
-        for _ in range(MAX_PASSES):
+        for n_pass in range(MAX_PASSES):
             if not len(unseen):
                 return found
             spaced = _spaced(unseen)
@@ -140,6 +140,8 @@ class Sightings:
             if len(picked) > MAX_SIGHTINGS:
                 foreign = ~self._is_known(table, rows[picked])
                 picked = np.sort(picked[np.argsort(foreign, kind="stable")[:MAX_SIGHTINGS]])
+                if n_pass and np.count_nonzero(~foreign) < MAX_SIGHTINGS:
+                    break  # what is left is of nobody that is known
             self._note(codes[picked])
             found += self._take(table, rows[picked])
             unseen = unseen[self._seen[codes[unseen] >> _TOP] != codes[unseen]]
@@ -155,9 +157,13 @@ class Sightings:
         self._seen[codes >> _TOP] = codes
 
     def _is_known(self, table: PacketTable, rows: I64) -> BoolArray:
-        """(m,) whether the sender is a device already."""
+        """(m,) whether the sender is a device already, and none that sends with others' addresses."""
         if self._keys[0] != self.table.changes:
-            macs = sorted(key.lo for key in self.table.devices if key.hi == MAC_HI)
+            macs = sorted(
+                key.lo
+                for key, known in self.table.devices.items()
+                if key.hi == MAC_HI and not known.carries
+            )
             self._keys = self.table.changes, np.array(macs, np.uint64)
         macs_known = self._keys[1]
         if not len(macs_known):
