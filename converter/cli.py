@@ -300,6 +300,36 @@ def bench(data: Path, *, as_json: bool, page: Path | None) -> None:
     show(figures(rows), command=command, bundle=bundle, json_only=as_json, page=page)
 
 
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path), default=Path("docs/results"))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("var/report"),
+    show_default=True,
+    help="Folder for report.html and CARD.md.",
+)
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Whose card; default: the shipped one."
+)
+@_one_line
+def report(results: Path, out: Path, bundle: Path | None) -> None:
+    """Write what `evaluate` left in folder RESULTS as one HTML page with plots, and the bundle's CARD.md."""
+    from agent.score.bundle import shipped_bundle_path  # noqa: PLC0415
+    from converter.html_report import html_page  # noqa: PLC0415
+
+    card_file = (bundle or shipped_bundle_path()) / "CARD.md"
+    try:
+        card = card_file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise AgentError(f"{card_file}: {error.strerror}: not a bundle's folder?") from None
+    page = html_page(results, card)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "CARD.md").write_text(card, encoding="utf-8")
+    click.echo(out / "report.html")
+
+
 def _leave_out(data: Path, results: Path | None, what: str, only: tuple[str, ...]) -> None:
     """One study of what was left out; needs matrices, no work folder."""
     from converter.dataset import folder_digest, load_all  # noqa: PLC0415
