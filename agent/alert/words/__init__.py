@@ -200,7 +200,7 @@ def fact_words(
         value=figure(fact.feature, fact.value, code),
     )
     notes = [say[fact.about]] if fact.about in ABOUT else []
-    if fact.limit is not None:
+    if fact.limit is not None and not _goes_without_saying(fact):
         kind = "at_most" if fact.value < fact.limit else "limit"
         notes.append(say[kind].format(limit=beside(fact.limit)))
     if fact.normal is not None:
@@ -208,6 +208,12 @@ def fact_words(
         whose = "normal_training" if fact.normal_of == "training" else known
         notes.append(say[whose].format(normal=beside(fact.normal)))
     return text + (say["beside"].format(notes=say["between"].join(notes)) if notes else "")
+
+
+def _goes_without_saying(fact: Fact) -> bool:
+    """A limit of one of what is counted: that there is any."""
+    counts = form_of(fact.feature) in {"number", "per_second", "in_second", "in_minute"}
+    return fact.limit == 1 <= fact.value and counts
 
 
 ABOUT = ("attacker", "victim")

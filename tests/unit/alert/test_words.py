@@ -259,6 +259,12 @@ def test_a_fact_says_whose_normal_it_is_and_whether_it_had_to_be_below():
     assert fact_words(ratio).endswith("tried: 0.25 over 60 s (at most 0.5)")
 
 
+def test_that_there_is_any_needs_no_limit():
+    seen = Fact(feature="new_device", value=1.0, limit=1.0)
+    assert fact_words(seen) == "devices seen for the first time on this segment: 1"
+    assert "(at most 1)" in fact_words(replace(seen, value=0.0))
+
+
 def test_a_feature_of_another_version_is_said_by_its_schema():
     fact = Fact(feature="new_1s", value=2.0)
     assert fact_words(fact, "fr", meanings={"new_1s": "packets of a kind"}) == (
