@@ -32,6 +32,7 @@ class Surroundings:
         """From now on these decisions. Held: the source's lock."""
         self.tuning.replace(rules)
         self.facts.roles.set(bound(rules))
+        self.facts.keeps_talks = bool(rules.approvals)
 
 
 def make_surroundings(
@@ -62,6 +63,7 @@ def make_surroundings(
         is_listed=is_listed,
         tells_new=tells_new,
     )
+    facts.keeps_talks = bool(rules.approvals)
     quiet_s = config.alert.quiet_s if config else 120
     tuning = Tuning(rules, device_of=devices, witness=facts, quiet_ns=quiet_s * SECOND_NS)
     return Surroundings(facts=facts, tuning=tuning)

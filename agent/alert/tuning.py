@@ -34,7 +34,17 @@ HORIZON_NS = 61 * SECOND_NS
 NMS_STRANGERS = 12
 """As many unknown hosts asked for in a minute make a sweep of anybody (score.rules)."""
 MAX_SILENCED = 1024
-RULES = "rules"
+RULES, BASELINE = "rules", "baseline"
+NOVELTY = 3
+"""What each kind of novelty adds to the baseline's score (`score.baseline_score`; a test holds the two equal)."""
+NOVELTIES = {
+    "new_peer_out": "peer",
+    "new_peer_in": "peer",
+    "new_port_out": "port_out",
+    "new_port_in": "port_in",
+}
+"""The baseline's facts of what is new, by what is counted once; others without a limit are new protocols."""
+PORT_FACTS = frozenset({"new_port_out", "new_port_in"})
 
 RECON = frozenset(d.id for d in DETECTIONS.values() if d.group is Group.RECON)
 LOWERS: dict[str, frozenset[str]] = {
@@ -56,6 +66,20 @@ class Effect(IntEnum):
     """Counted, not told."""
 
 
+class Talks(Protocol):
+    """One host's conversations in one slice."""
+
+    @property
+    def top(self) -> Mapping[str, Endpoint]:
+        """The peer of the most packets, `out` (to it) and `in` (from it)."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[tuple[str, Endpoint, int, int]]:
+        """Distinct (way, peer, the host's own port, the peer's port)."""
+        ...
+
+
 class Witness(Protocol):
     """What the wire says about the machines that have a role."""
 
@@ -67,8 +91,8 @@ class Witness(Protocol):
         """How many hosts `address` asked for that nobody knows, in that event time."""
         ...
 
-    def peers(self, host: Endpoint, end_ns: int) -> Mapping[str, tuple[Endpoint, int]]:
-        """With whom, and on which port (-1 none), a host spoke most in a slice: `out` and `in`."""
+    def talks(self, host: Endpoint, end_ns: int) -> Talks | None:
+        """With whom a host spoke in a slice; None where not all of it is known."""
         ...
 
 
@@ -83,9 +107,9 @@ class NoWitness:
         """Nobody was seen."""
         return 0
 
-    def peers(self, host: Endpoint, end_ns: int) -> Mapping[str, tuple[Endpoint, int]]:  # noqa: ARG002 -- as `Witness`
-        """Nobody was seen."""
-        return {}
+    def talks(self, host: Endpoint, end_ns: int) -> Talks | None:  # noqa: ARG002 -- as `Witness`
+        """Nothing was seen."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,24 +312,42 @@ class Tuning:
     def _approves(
         self, approval: Approval, device: Placed, peer: Placed | None, verdict: Verdict
     ) -> bool:
-        """Whether all that is unusual is that the device speaks with this peer, on these ports.
+        """Whether the device would not be unusual, were this peer and these ports not new to it.
 
-        A rate out of its range (a fact with a limit) is never approved: it is not about with whom.
+        What they add to the score is taken off; a rate that is out of its range by itself is still told.
         """
-        if DETECTIONS[verdict.kind].group is not Group.ANOMALY or not verdict.facts:
+        if verdict.detector != BASELINE or not device.holds(verdict.subject, self._device_of):
             return False
-        if any(fact.limit is not None for fact in verdict.facts):
+        talks = self._witness.talks(verdict.subject, verdict.end_ns)
+        if talks is None:
             return False
-        if not device.holds(verdict.subject, self._device_of):
-            return False
-        peers = self._witness.peers(verdict.subject, verdict.end_ns)
-        for way in {_way(fact.feature) for fact in verdict.facts}:
-            host, port = peers.get(way, (NOBODY, -1))
-            if peer is not None and not peer.holds(host, self._device_of):
-                return False
-            if approval.ports and port not in approval.ports:
-                return False
-        return True
+
+        def fine(feature: str) -> bool:
+            way = _way(feature)
+            if feature in PORT_FACTS:  # the first of the ports is the one sent to, if both are new
+                port = verdict.ports[0 if way == "out" else -1] if verdict.ports else -1
+                hosts = {
+                    p
+                    for w, p, own, its in talks.rows
+                    if w == way and port == (its if way == "out" else own)
+                }
+                ports_fine = not approval.ports or port in approval.ports
+            else:
+                hosts = {talks.top.get(way, NOBODY)}
+                ports_fine = not approval.ports or all(
+                    approval.ports & {own, its} for _, p, own, its in talks.rows if p in hosts
+                )
+            with_whom = peer is None or (
+                bool(hosts) and all(peer.holds(h, self._device_of) for h in hosts)
+            )
+            return with_whom and ports_fine
+
+        news: dict[str, bool] = {}
+        for fact in verdict.facts:
+            if fact.limit is None:
+                group = NOVELTIES.get(fact.feature, "protocol")
+                news[group] = news.get(group, True) and fine(fact.feature)
+        return verdict.margin - NOVELTY * sum(news.values()) < verdict.threshold
 
     def _use(
         self, section: str, name: str, verdict: Verdict, wall_ns: int, effect: Effect = Effect.TELL

@@ -11,8 +11,8 @@ Raises: nothing. Remembers: at most 256 new devices and 256 offences that no sli
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from agent.inventory.roles import DHCP_ANSWER, GATEWAY_CLAIM, SECOND_NS, Offence
 from agent.inventory.sightings import Sightings
 from agent.records import NOBODY, Endpoint, Fact, FeatureMatrix, PacketTable, Verdict
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 NEW_DEVICE = "new_device"
 MAX_WAITING = 256
+MAX_KEPT = 1 << 16
+"""Packets kept for approvals: two seconds of a busy ward, 15 MB; of a flood less, and then nothing is approved."""
+MAX_TALKS = 4096
 
 FACTS: Mapping[str, str] = {
     NEW_DEVICE: "devices seen for the first time on this segment",
@@ -34,6 +34,14 @@ FACTS: Mapping[str, str] = {
 }
 """What each fact means, in words."""
 KINDS = {GATEWAY_CLAIM: "arp_spoofing", DHCP_ANSWER: "device_anomaly"}
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTalks:
+    """As `alert.tuning.Talks`."""
+
+    top: Mapping[str, Endpoint]
+    rows: Sequence[tuple[str, Endpoint, int, int]]
 
 
 class LocalFacts:
@@ -56,6 +64,11 @@ class LocalFacts:
         self._tells_new = tells_new
         self._new: deque[tuple[int, Endpoint]] = deque(maxlen=MAX_WAITING)
         self._matrix: FeatureMatrix | None = None
+        self.keeps_talks = False
+        """Whether anybody will ask with whom a host spoke: where there are approvals."""
+        self._kept: deque[PacketTable] = deque()
+        self._n_kept = 0
+        self._kept_from_ns = 0
 
     def add(self, table: PacketTable) -> None:
         """Take a batch in, before its slices are judged."""
@@ -63,6 +76,8 @@ class LocalFacts:
             if self._tells_new is not None and self._tells_new(ts_ns) and not self._listed(known):
                 self._new.append((ts_ns // SECOND_NS, known.key))
         self.roles.add(table)
+        if self.keeps_talks:
+            self._keep(table)
 
     def judge(self, matrix: FeatureMatrix) -> list[Verdict]:
         """What the slices up to the matrix's last have shown."""
@@ -91,24 +106,49 @@ class LocalFacts:
         """How many hosts that nobody knows `address` asked for in that time."""
         return self.roles.strangers(address, start_ns, end_ns)
 
-    def peers(self, host: Endpoint, end_ns: int) -> Mapping[str, tuple[Endpoint, int]]:
-        """With whom a host of the matrix that is being judged spoke most, each way, and on which port."""
-        if self._matrix is None:
-            return {}
+    def talks(self, host: Endpoint, end_ns: int) -> SliceTalks | None:
+        """With whom a host of the matrix that is being judged spoke; None where not all of it is kept."""
+        if self._matrix is None or self._kept_from_ns > end_ns - SECOND_NS:
+            return None
         s = self._matrix.subjects
         rows = np.flatnonzero(
             (s.lo == host.lo) & (s.hi == host.hi) & (self._matrix.end_ns == end_ns)
         )
         if not len(rows):
-            return {}
+            return None
         row = int(rows[0])
-        return {
-            "out": (
-                Endpoint(int(s.out_peer_hi[row]), int(s.out_peer_lo[row])),
-                int(s.out_port[row]),
-            ),
-            "in": (Endpoint(int(s.in_peer_hi[row]), int(s.in_peer_lo[row])), int(s.in_port[row])),
+        top = {
+            "out": Endpoint(int(s.out_peer_hi[row]), int(s.out_peer_lo[row])),
+            "in": Endpoint(int(s.in_peer_hi[row]), int(s.in_peer_lo[row])),
         }
+        found: set[tuple[str, Endpoint, int, int]] = set()
+        for table in self._kept:
+            inside = (table.ts_ns >= end_ns - SECOND_NS) & (table.ts_ns < end_ns)
+            for way, own, its in (("out", "src", "dst"), ("in", "dst", "src")):
+                mine = (getattr(table, f"{own}_lo") == host.lo) & inside
+                at = np.flatnonzero(mine & (getattr(table, f"{own}_hi") == host.hi))
+                names = (f"{its}_hi", f"{its}_lo", f"{own}_port", f"{its}_port")
+                columns = [getattr(table, name)[at].astype(np.uint64) for name in names]
+                for hi, lo, port, peer_port in np.unique(
+                    np.stack(columns, axis=1), axis=0
+                ).tolist():
+                    found.add((way, Endpoint(hi, lo), port, peer_port))
+            if len(found) > MAX_TALKS:
+                return None
+        return SliceTalks(top, sorted(found))
+
+    def _keep(self, table: PacketTable) -> None:
+        """Keep the packets of slices that are still to be judged, as many as there is room for."""
+        if not len(table):
+            return
+        if int(table.ts_ns.max()) < self._kept_from_ns - 60 * SECOND_NS:
+            self._kept_from_ns = 0  # the clock was set back
+        self._kept.append(table)
+        self._n_kept += len(table)
+        while self._n_kept > MAX_KEPT and len(self._kept) > 1:
+            gone = self._kept.popleft()
+            self._n_kept -= len(gone)
+            self._kept_from_ns = max(self._kept_from_ns, int(gone.ts_ns.max()) + 1)
 
     def _listed(self, known: Known) -> bool:
         return self._is_listed(known.key) or any(map(self._is_listed, known.addresses))

@@ -10,7 +10,9 @@ import pytest
 from agent.assembly import make_site, make_watch
 from agent.cli import main
 from agent.config import load_config
+from agent.features.schemas import SCHEMAS
 from agent.replay import replay_file
+from agent.score.baseline import BaselineDetector, Settings
 from tests.support.gateways import Process, write_config
 from tests.support.netns import Lab, missing_tools, ward
 from tests.support.ward_frames import (
@@ -193,6 +195,42 @@ def test_a_new_device_is_a_low_finding_only_where_the_site_wants_it(tmp_path: Pa
     )
     listed = 'devices_file = "devices.csv"\n' + wanted
     assert replayed(tmp_path, listed, talk, late)[0] == set()
+
+
+# -- approvals, with a baseline that has learned
+
+
+@pytest.mark.parametrize(
+    ("approval", "told"),
+    [
+        ("", True),
+        ('peer = "10.0.0.50"\nport = [443]\n', False),
+        ('peer = "10.0.0.50"\n', False),
+        ('peer = "10.0.0.51"\n', True),
+        ('peer = "10.0.0.50"\nport = [80]\n', True),
+    ],
+)
+def test_a_peer_that_is_approved_is_no_anomaly(tmp_path: Path, approval: str, *, told: bool):
+    settings = SITE
+    if approval:
+        settings += (
+            '[[approve]]\nname = "update"\ndevice = "10.0.0.7"\nreason = "r"\nauthor = "a"\n'
+            + approval
+        )
+    (tmp_path / "agent.toml").write_text(settings)
+    site = make_site(load_config(tmp_path / "agent.toml"), no_model=True)
+    baseline = BaselineDetector(SCHEMAS["ip-1"], Settings().compressed(150))
+    watch = make_watch(site, "x", baseline=baseline)
+    updates = [
+        (MORNING + s * SECOND + 300_000_000, PUMP.say(SCANNER, (5001, 443)))
+        for s in range(250, 280)
+    ]
+    path = write_pcap(tmp_path / "x.pcap", chat(PUMP, MONITOR, seconds=range(300)), updates)
+    alerts: list = []
+    replay_file(path, watch, on_alert=alerts.append, on_progress=lambda *_: None)
+    about_pump = [a for a in alerts if a.kind == "device_anomaly" and a.victim.lo & 0xFF == 7]
+    assert bool(about_pump) is told
+    assert (uses(watch).get(("approve", "update"), 0) > 0) is not told
 
 
 # -- the command line

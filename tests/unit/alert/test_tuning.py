@@ -8,6 +8,8 @@ import pytest
 from agent.alert.policy import FindingPolicy
 from agent.alert.tuning import (
     NMS_STRANGERS,
+    NOVELTIES,
+    NOVELTY,
     Approval,
     Effect,
     Role,
@@ -15,9 +17,12 @@ from agent.alert.tuning import (
     Tuning,
     Window,
 )
+from agent.inventory.local_facts import SliceTalks
 from agent.records import MAC_HI, NOBODY, Device, Endpoint, Fact
+from agent.score import baseline_score
 from tests.support.verdicts import ATTACKER, SECOND, T0, VICTIM, host, model, verdict
 
+THRESHOLD = 3
 RECON = ("ping_sweep", "port_scan", "os_scan", "vulnerability_scan")
 PUMP = Device(asset_tag="PUMP-07", device_class="infusion_pump", criticality="critical")
 OPEN = Window(name="night", zone=ZoneInfo("UTC"), starts_s=T0 // SECOND, ends_s=T0 // SECOND + 600)
@@ -28,8 +33,8 @@ SCANNER = Role(name="it", role="scanner", address=ATTACKER, macs=frozenset({MAC}
 class Seen:
     """A witness that says what a test wants."""
 
-    def __init__(self, *, impostors=(), strangers=0, peers=None):
-        self._impostors, self._strangers, self._peers = impostors, strangers, peers or {}
+    def __init__(self, *, impostors=(), strangers=0, talks=None):
+        self._impostors, self._strangers, self._talks = impostors, strangers, talks
 
     def impostor(self, address, start_ns, end_ns):
         return any(a == address and start_ns <= t < end_ns for a, t in self._impostors)
@@ -37,8 +42,8 @@ class Seen:
     def strangers(self, address, start_ns, end_ns):  # noqa: ARG002 -- as `Witness`
         return self._strangers
 
-    def peers(self, host, end_ns):  # noqa: ARG002 -- as `Witness`
-        return self._peers
+    def talks(self, host, end_ns):  # noqa: ARG002 -- as `Witness`
+        return self._talks
 
 
 def nobody_listed(_endpoint):
@@ -209,10 +214,15 @@ def test_a_dhcp_server_may_try_addresses_before_it_leases_them():
 
 
 def anomaly(*facts: Fact, second: float = 0):
+    margin = max((STEPS.get(fact, 0) for fact in facts), default=0)
+    margin += NOVELTY * sum(fact.limit is None for fact in facts)
     return verdict(
         second,
         "device_anomaly",
         detector="baseline",
+        margin=margin,
+        threshold=THRESHOLD,
+        ports=tuple(PORTS[fact] for fact in facts if fact in PORTS),
         attacker=NOBODY,
         victim=VICTIM,
         subject=VICTIM,
@@ -223,7 +233,16 @@ def anomaly(*facts: Fact, second: float = 0):
 NEW_PEER = Fact(feature="new_peer_out", value=1.0, normal=0.0)
 NEW_PORT = Fact(feature="new_port_out", value=1.0, normal=0.0)
 RATE = Fact(feature="out_packets_1s", value=900.0, limit=50.0, normal=3.0)
-TALKS = {"out": (host(9), 443), "in": (host(9), 50_000)}
+NEW_IN = Fact(feature="new_port_in", value=1.0, normal=0.0)
+NEW_PROTOCOL = Fact(feature="out_dns_queries_1s", value=1.0, normal=0.0)
+A_LITTLE_MORE = Fact(feature="out_peers_60s", value=2.0, limit=2.0, normal=0.0)
+TALKS = SliceTalks(
+    {"out": host(9), "in": host(8)},
+    [("out", host(9), 50_000, 443), ("in", host(8), 8080, 50_001), ("out", host(5), 50_002, 1883)],
+)
+PORTS = {NEW_PORT: 443, NEW_IN: 8080}
+STEPS = {RATE: THRESHOLD, A_LITTLE_MORE: 1}
+"""How far out of its range a rate is, as the baseline counts it."""
 
 
 @pytest.mark.parametrize(
@@ -236,21 +255,29 @@ TALKS = {"out": (host(9), 443), "in": (host(9), 50_000)}
         ({"ports": frozenset({80})}, [NEW_PORT], False),
         ({"peer": "10.0.0.8"}, [NEW_PEER], False),
         ({"peer": "10.0.0.9"}, [NEW_PEER, RATE], False),
+        ({"peer": "10.0.0.9"}, [NEW_PEER, NEW_IN], False),  # it is approved, the other is not
+        ({"peer": "10.0.0.9"}, [NEW_PEER, NEW_PROTOCOL], True),
+        ({"peer": "10.0.0.9"}, [NEW_PEER, A_LITTLE_MORE], True),
         ({"peer": "10.0.0.9", "device": "PUMP-08"}, [NEW_PEER], False),
         ({"peer": "10.0.0.0/24", "device": "10.0.0.0/28"}, [NEW_PEER], True),
         ({"peer": "10.0.0.9", "expires_s": T0 // SECOND}, [NEW_PEER], False),
     ],
 )
-def test_an_approval_is_for_what_it_names_and_never_for_a_rate(changes, facts, silenced):
+def test_an_approval_is_for_what_it_names_and_not_for_a_rate(changes, facts, silenced):
     row = Approval(**{"name": "update", "device": "PUMP-07", **changes})
-    judged = tuning(Rules(approvals=(row,)), Seen(peers=TALKS), {VICTIM: PUMP}.get)
+    judged = tuning(Rules(approvals=(row,)), Seen(talks=TALKS), {VICTIM: PUMP}.get)
     assert (effect(judged, anomaly(*facts)) is Effect.SILENCE) is silenced
     assert judged.uses()["approve", "update"].verdicts == int(silenced)
 
 
+def test_a_novelty_weighs_what_the_baseline_gives_it():
+    assert NOVELTY == baseline_score.NOVELTY
+    assert set(NOVELTIES) == set(baseline_score.NEW)
+
+
 def test_an_approval_is_for_anomalies_only():
     row = Approval(name="u", device="10.0.0.7", peer="10.0.0.66")
-    judged = tuning(Rules(approvals=(row,)), Seen(peers={"out": (ATTACKER, 80)}))
+    judged = tuning(Rules(approvals=(row,)), Seen(talks=TALKS))
     assert effect(judged, verdict(0, "port_scan")) is Effect.TELL
 
 

@@ -130,4 +130,4 @@ def test_nothing_is_said_where_nothing_is_asked_for():
         ]
         facts.add(table_of(pair))
     assert facts.sightings.counters()["devices"] == 2
-    assert facts.peers(NOBODY, 0) == {}
+    assert facts.talks(NOBODY, 0) is None
