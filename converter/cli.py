@@ -332,12 +332,18 @@ def report(results: Path, out: Path, bundle: Path | None) -> None:
 
 def _leave_out(data: Path, results: Path | None, what: str, only: tuple[str, ...]) -> None:
     """One study of what was left out; needs matrices, no work folder."""
-    from converter.dataset import folder_digest, load_all  # noqa: PLC0415
+    from converter.baseline import learned_baseline  # noqa: PLC0415
+    from converter.dataset import folder_digest, is_held_out, load_all  # noqa: PLC0415
     from converter.learners import Settings  # noqa: PLC0415
     from converter.leave_out import leave_out  # noqa: PLC0415
     from converter.report_studies import study_text  # noqa: PLC0415
 
-    figures = leave_out(load_all(data), Settings(), what, only=only, tell=_tell)
+    runs, settings, baseline = load_all(data), Settings(), None
+    if what == "kind":
+        _tell("the baseline learns the training wards")
+        kept = [r for r in runs if not is_held_out(r.info.plan, settings.test_plans)]
+        baseline = learned_baseline(kept, data)
+    figures = leave_out(runs, settings, what, only=only, tell=_tell, baseline=baseline)
     words = [
         f"wardwatch-convert evaluate {data} --leave-out {what}",
         *(f"--only {w}" for w in only),
