@@ -70,8 +70,8 @@ class DeviceNormals:
         self._rows = np.zeros((max_devices, ROWS, len(schema)), np.float32)  # pages come with use
         self._n = np.zeros(max_devices, np.int64)
         self._last_ns = np.zeros(max_devices, np.int64)
-        self._slots: OrderedDict[Endpoint, int] = OrderedDict()
-        self._held: dict[Endpoint, int] = {}
+        self._slots: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._held: dict[tuple[int, int], int] = {}
         self._due_ns: int | None = None
         self._counts: Counter[str] = Counter()
 
@@ -147,21 +147,20 @@ class DeviceNormals:
     def _wanted(self, matrix: FeatureMatrix, rows: I64, end_ns: int) -> list[tuple[int, Endpoint]]:
         """Rows of hosts that nobody speaks of and of which a row is due; devices that are known come first."""
         subjects = matrix.subjects
-        known, new = [], []
-        hosts = zip(
-            rows.tolist(), subjects.hi[rows].tolist(), subjects.lo[rows].tolist(), strict=True
-        )
-        for row, hi, lo in hosts:
-            host = Endpoint(hi, lo)
-            if host == NOBODY or host in self._held:
+        known: list[tuple[int, Endpoint]] = []
+        new: list[tuple[int, Endpoint]] = []
+        hosts = zip(subjects.hi[rows].tolist(), subjects.lo[rows].tolist(), strict=True)
+        for row, host in zip(rows.tolist(), hosts, strict=True):  # a plain pair is as good a key
+            if host in self._held or host == NOBODY:
                 continue
             slot = self._slots.get(host)
             if slot is None:
-                new.append((row, host))
+                if len(new) < MAX_LEARNED:
+                    new.append((row, Endpoint(*host)))
                 continue
             self._slots.move_to_end(host)
             if self._n[slot] < ROWS or end_ns - self._last_ns[slot] >= EVERY_FULL_NS:
-                known.append((row, host))
+                known.append((row, Endpoint(*host)))
         return known + new
 
     def _slot(self, host: Endpoint) -> int:
