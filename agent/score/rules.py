@@ -116,7 +116,11 @@ RULES: tuple[Rule, ...] = (
         at_least=(("out_tcp_odd_1s", 1),),
         at_most=(("out_tcp_odd_60s", 40),),
     ),
-    # ARP: two-way lies need no knowledge of the ward; a failover claims once or twice and stays.
+    # ARP: two-way lies need no knowledge of the ward. That an address has another MAC now does: a failover
+    # says so at each announcement and for each host that the new holder asks for, until the old one has been
+    # silent for a minute. What it lacks: an old holder that goes on sending (a failover changes the MAC once,
+    # with an overlap three times; relayed frames and claims beside a living holder change it for ever), or
+    # hosts that are told again and again, unasked.
     Rule(
         "arp_spoofing",
         Role.IMPERSONATED,
@@ -128,8 +132,15 @@ RULES: tuple[Rule, ...] = (
         "arp_spoofing",
         Role.IMPERSONATED,
         "out_arp_contradictions_60s",
+        3,
+        at_least=(("out_arp_contradictions_1s", 1), ("mixed_macs_60s", 4)),
+    ),
+    Rule(
+        "arp_spoofing",
+        Role.IMPERSONATED,
+        "out_arp_contradictions_60s",
         6,
-        at_least=(("out_arp_contradictions_1s", 1),),
+        at_least=(("out_arp_unasked_1s", 1), ("out_arp_unasked_60s", 6)),
     ),
     # MQTT: a device connects once; a reconnecting one every few seconds.
     Rule("mqtt_connect_flood", Role.ATTACKER, "out_mqtt_connects_1s", 40),
@@ -149,8 +160,15 @@ RULES: tuple[Rule, ...] = (
         at_least=(("out_mqtt_connects_1s", 1),),
         count="out_mqtt_connects_60s",
     ),
-    # What a client sends; what a broker delivers is another figure.
-    Rule("mqtt_publish_flood", Role.ATTACKER, "out_mqtt_publishes_1s", 400),
+    # What a client sends; what a broker delivers is another figure. A device that was out of reach sends what
+    # it has stored in one burst: a reading a second for twenty minutes is 1,200, besides what it sends anyway.
+    Rule(
+        "mqtt_publish_flood",
+        Role.ATTACKER,
+        "out_mqtt_publishes_1s",
+        400,
+        at_least=(("out_mqtt_publishes_60s", 1300),),
+    ),
     Rule(
         "mqtt_malformed",
         Role.ATTACKER,
