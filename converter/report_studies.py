@@ -69,7 +69,8 @@ def _kinds(figures: dict[str, Any]) -> list[str]:
         (
             f"Each detector alone; a kind counts as found when at least {FOUND_SHARE:.0%} of its episodes are. False "
             f"findings are counted over {figures['hours_for_false_findings']} hours of held-out runs. The baseline "
-            "learns a ward for a day before it speaks; where recordings are minutes long it is not measured."
+            "learns what is normal per device class, from the benign rows of all training wards: recordings are too "
+            "short to learn each device, as it does on a ward."
         ),
         table(
             ("bar", "value", "met"),
