@@ -326,7 +326,10 @@ class BoostingDetector:
     def _several_attackers(
         self, matrix: FeatureMatrix, rows: I64, kinds: Sequence[str], roles: Sequence[_Roles]
     ) -> list[bool]:
-        """Whether two or more hosts attack the row's victim in its slice in the same way."""
+        """Whether the row's victim is attacked in its slice in the same way by several hosts.
+
+        By two; where the long horizon tells, by three: one of two may have been there a minute ago.
+        """
         keys = [
             (int(matrix.end_ns[row]), kind, role.victim)
             for row, kind, role in zip(rows, kinds, roles, strict=True)
@@ -336,7 +339,7 @@ class BoostingDetector:
             for key, role in zip(keys, roles, strict=True)
             if role.is_attacker and role.victim != NOBODY
         )
-        return [attackers[key] > 1 for key in keys]
+        return [attackers[key] > 1 + self._tells[key[1]].probed for key in keys]
 
     def _own_figures(
         self, matrix: FeatureMatrix, row: int, kind: str, role: _Roles
