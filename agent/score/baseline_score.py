@@ -113,9 +113,9 @@ def ceiling(profiles: Profiles, by: I64) -> NDArray[np.int16]:
     limit = profiles.limit[by].astype(np.int16)
     drifted = profiles.anchor[by].astype(np.int16) + np.int16(DRIFT)
     drifted[~profiles.learned[by]] = UNBOUNDED
-    return np.minimum(limit, drifted)
+    return np.asarray(np.minimum(limit, drifted), np.int16)
 
 
 def _excess(profiles: Profiles, by: I64, steps: U8) -> NDArray[np.int16]:
     above = steps.astype(np.int16) - ceiling(profiles, by)
-    return np.maximum(above, 0, out=above)
+    return np.asarray(np.maximum(above, 0, out=above), np.int16)
