@@ -10,14 +10,14 @@ Remembers: when it last wrote what, and what was used before this start.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from agent.assembly import Site
 from agent.config import Config
-from agent.config_tuning import SECTIONS
+from agent.config_tuning import SECTIONS, Entry
 from agent.errors import ConfigError
 from agent.inventory.sightings import Sightings
 from agent.inventory_file import InventoryFile
@@ -119,6 +119,7 @@ class LocalState:
         }
 
     def _bring_in(self, tuning: TuningSource, *, asked: bool) -> None:
+        before = tuning.tables()
         try:
             rules = tuning.read_again() if asked else tuning.read()
         except ConfigError as error:
@@ -129,6 +130,7 @@ class LocalState:
         for loop in self._loops:
             with loop.watch.lock:
                 loop.watch.local.replace(rules)
+        _log_changes(before, tuning.tables())
         if tuning.problem:
             log.error("tuning: %s; told is what it would silence", tuning.problem)
         else:
@@ -151,6 +153,21 @@ class LocalState:
             self._saved = uses
         except OSError as error:
             log.error("tuning: uses cannot be written: %s", error.strerror)  # noqa: TRY400 -- one line
+
+
+def _log_changes(
+    before: Mapping[str, Sequence[Entry]], after: Mapping[str, Sequence[Entry]]
+) -> None:
+    """Who has changed what, and why: it decides what is not told from now on."""
+    for section in SECTIONS:
+        old, new = before.get(section, ()), after.get(section, ())
+        for row in old:
+            if row not in new:
+                log.info("tuning: %s %s is out of force", section, row.name)
+        for row in new:
+            if row not in old:
+                who, why = row.author or "nobody named", row.reason or "no reason given"
+                log.info("tuning: %s %s is in force: %s (%s)", section, row.name, why, who)
 
 
 def _wall_offset_ns() -> int:

@@ -439,6 +439,7 @@ def test_a_running_service_takes_changes_up_and_keeps_its_inventory(tmp_path: Pa
         )  # fmt: skip
         assert status == 0, err
         agent.wait_for(lambda: "tuning: 1 entries in force" in agent.said())
+        assert "tuning: suppress lab is in force: lab (" in agent.said()
         attacker.run("nmap", "-n", "-Pn", "-sS", "-p1-300", place.device_ips[1])
         assert pings.wait(30) == 0
         assert "finding " not in agent.said()

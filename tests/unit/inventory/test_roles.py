@@ -1,7 +1,8 @@
 """Who a machine with a role really is: by MAC, over IPv4 and IPv6; bounded, whatever is sent."""
 
 from agent.alert.endpoints import parse
-from agent.inventory.local_facts import LocalFacts
+from agent.features.ip import HostWindows
+from agent.inventory.local_facts import MAX_KEPT, LocalFacts
 from agent.inventory.roles import (
     GATEWAY_CLAIM,
     MAX_HOSTS,
@@ -119,6 +120,38 @@ def test_a_change_keeps_what_was_seen_of_those_who_stay():
     roles.set([])
     assert not roles.impostor(parse(GW4), 20 * S, 21 * S)
     roles.add(table_of([sent(THIEF, 30)]))
+
+
+def test_with_whom_a_host_spoke_is_known_only_where_all_of_it_was_kept():
+    facts = LocalFacts(Sightings(), watch(), is_listed=lambda _host: False)
+    facts.keeps_talks = True
+    windows = HostWindows()
+
+    def second(number: int, n: int) -> None:
+        ts = number * S + S // 2
+        talk = [tcp(ts, "10.0.0.7", "10.0.0.9", 5000, 443, src_mac=7, dst_mac=9)]
+        talk += [tcp(ts + 1, "10.0.0.9", "10.0.0.7", 443, 5000, src_mac=9, dst_mac=7)]
+        noise = [tcp(ts + 2 + i, "10.0.0.5", "10.0.0.6", 1, 2) for i in range(n)]
+        table = table_of([*talk, *noise])
+        facts.add(table)
+        matrix = windows.add(table)
+        if len(matrix):
+            facts.judge(matrix)
+
+    for number in range(4):
+        second(number, 10)
+    talks = facts.talks(parse("10.0.0.7"), 3 * S)
+    assert talks.top == {"out": parse("10.0.0.9"), "in": parse("10.0.0.9")}
+    assert talks.rows == [
+        ("in", parse("10.0.0.9"), 5000, 443),
+        ("out", parse("10.0.0.9"), 5000, 443),
+    ]
+    assert facts.talks(parse("10.0.0.8"), 3 * S) is None
+    second(4, MAX_KEPT)
+    second(5, 10)
+    facts.judge(windows.flush())
+    assert facts.talks(parse("10.0.0.7"), 5 * S) is None
+    assert facts.talks(parse("10.0.0.7"), 6 * S) is not None
 
 
 def test_nothing_is_said_where_nothing_is_asked_for():
