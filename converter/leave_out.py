@@ -19,7 +19,7 @@ In: runs, `Settings`. Out: plain figures for JSON and the report. Raises: `Datas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +113,10 @@ def leave_out(
     only: Sequence[str] = (),
     tell: Callable[[str], None],
     baseline: Baseline | None = None,
+    smaller: Mapping[str, Any] = SMALL,
 ) -> dict[str, Any]:
     """The figures of one study: `what` is a key of `WHAT`; `only`: parts whose name contains one of these."""
-    small = msgspec.structs.replace(settings, **SMALL)
+    small = msgspec.structs.replace(settings, **smaller)
     training = [run for run in runs if not is_held_out(run.info.plan, settings.test_plans)]
     name = WHAT[what]
     parts = sorted({name(e) for run in training for e in run.info.episodes})

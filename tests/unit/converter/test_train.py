@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,12 +210,32 @@ def test_the_commands_lead_from_matrices_to_a_bundle_that_loads(
     report = (tmp_path / "results" / "model.md").read_text()
     assert "| episodes | 3 | 3 | 3 |" in report
     assert "macro-F1 over the kinds at least 0.95" in report
+    assert "## What its features could have learnt instead" in (folder / "CARD.md").read_text()
+    assert bundle.manifest.data["leaks"]["control_at_chance"] is True
+    pages = []
+    for place in (tmp_path / "page", tmp_path / "again"):
+        words = ("report", str(tmp_path / "results"), "--bundle", str(folder), "--out", str(place))
+        done = call(*words)
+        assert done.exit_code == 0, done.output
+        pages.append((place / "report.html").read_text())
+        assert (place / "CARD.md").read_bytes() == (folder / "CARD.md").read_bytes()
+    page = pages[0]
+    assert pages[1] == page
+    assert page.count("<svg") == page.count("</svg>") == 6
+    assert not re.search(r"<(script|link|img|iframe)|@import|url\(http|src=", page)
+    assert "macro-F1 over the five groups at least 0.97" in page
+    curves = json.loads((tmp_path / "results" / "model.json").read_bytes())["figures"]["curves"]
+    assert set(curves["float"]["by_kind"]) == set(LOUD)
+    recall = curves["quantised"]["hostile"]["recall"]
+    assert recall == sorted(recall, reverse=True)
+    assert len(recall) > 1
 
 
 def test_what_the_commands_cannot_use_is_one_line_and_status_1(tmp_path: Path) -> None:
     for words in (
         ("train", str(tmp_path)),
         ("dataset", str(tmp_path / "none"), str(tmp_path / "out")),
+        ("report", str(tmp_path), "--out", str(tmp_path / "out")),
         ("pack", "--work", str(tmp_path), "--created", "2026-01-01"),
     ):
         done = call(*words)
