@@ -74,6 +74,7 @@ def test_what_was_shown_or_missing_before_a_restart_is_known_after_it():
     assert not after.is_new("u1")
     assert after.is_new("u2")
     assert taken(after, 2) == [f"{GW}: event 2 came late, after it was reported missing"]
+    assert after.n_missing == 0
 
 
 @pytest.mark.parametrize(
