@@ -63,7 +63,7 @@ class Sequences:
             return []
         if sequence in state.gone:
             del state.gone[sequence]
-            self.n_missing = max(0, self.n_missing - 1)  # it may have been counted by the run before
+            self.n_missing = max(0, self.n_missing - 1)  # counted by the run before, maybe
             return [f"{gateway}: event {sequence} came late, after it was reported missing"]
         last, state.last = state.last, sequence
         if last is None:
