@@ -61,7 +61,8 @@ class HostTable:
         self._b = (salt * _K2 ^ _K1) & _U64 | 1
         self._cells = np.full(1 << _INDEX_BITS, -1, np.int16)
         self._free = list(range(max_hosts - 1, -1, -1))
-        self._order = self._rank = np.arange(max_hosts)
+        self._order = np.zeros(0, np.intp)
+        self._rank = np.zeros(max_hosts, np.int64)
         self._ordered = (0, 0)
         self._new: dict[int, I64] = {}
         """Per open slice: (2, slots) new sources of a destination, new destinations of a source."""
@@ -70,13 +71,13 @@ class HostTable:
         return self.max_hosts - len(self._free)
 
     def by_address(self) -> tuple[Slots, I64]:
-        """(max_hosts,) the slots in the order of their addresses, and the place of each slot in it."""
+        """The slots in use in the order of their addresses, and (max_hosts,) the place of each slot in it."""
         state = (self.generation, len(self))
         if state != self._ordered:
             self._ordered = state
-            self._order = np.lexsort((self.lo, self.hi))
-            self._rank = np.empty(self.max_hosts, np.int64)
-            self._rank[self._order] = np.arange(self.max_hosts)
+            used = np.flatnonzero(self.admitted != _NEVER)
+            self._order = used[np.lexsort((self.lo[used], self.hi[used]))]
+            self._rank[self._order] = np.arange(len(used))
         return self._order, self._rank
 
     def lookup(self, hi: U64, lo: U64) -> Slots:

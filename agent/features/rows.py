@@ -59,7 +59,7 @@ _SHORT_AT = _MAXES_AT + 2 * len(MAXES)
 _LONG_AT = _SHORT_AT + len(SHORT_COUNTS)
 _LONG_COUNTS_AT = _LONG_AT + _N_LONG
 _STRIP_ROWS = 256
-_VALUE_ROWS = 1000
+_VALUE_ROWS = 300
 """Rows that are divided and rounded at a time: their columns, in cache, must not lie a power of two apart."""
 
 
@@ -291,47 +291,49 @@ def _columns(names: list[tuple[str, ...]]) -> NDArray[np.intp]:
     )
 
 
-_KINDS = {d: [i for i, s in enumerate(SPECS) if s.dtype == d] for d in ("count", "ratio", "root")}
-_COUNTS, _RATIOS, _ROOTS = (np.array(which, np.intp) for which in _KINDS.values())
-_COUNT_FROM = list(
-    zip(_COUNTS.tolist(), _columns([SPECS[i].top for i in _COUNTS]).tolist(), strict=True)
-)
-_TOP_OF = _columns([SPECS[i].top for i in _RATIOS])
-_BOTTOM_OF = _columns([SPECS[i].bottom for i in _RATIOS])
-_SQUARES_OF = _columns([SPECS[i].top[:1] for i in _ROOTS])
-_TOTAL_OF = _columns([SPECS[i].top[1:] for i in _ROOTS])
-_N_OF = _columns([SPECS[i].bottom for i in _ROOTS])
+_RATIOS, _ROOTS = ([s for s in SPECS if s.dtype == d] for d in ("ratio", "root"))
+_TOP_OF = _columns([s.top for s in _RATIOS])
+_BOTTOM_OF = _columns([s.bottom for s in _RATIOS])
+_SQUARES_OF = _columns([s.top[:1] for s in _ROOTS])
+_TOTAL_OF = _columns([s.top[1:] for s in _ROOTS])
+_N_OF = _columns([s.bottom for s in _ROOTS])
+_DIVIDED = [s.name for s in (*_RATIOS, *_ROOTS)]
+"""They stand below the raw columns and their sums when they are rounded."""
+_N_WHOLE = len(RAW) + len(_SUMMED)
+_FEATURES_AT = _columns([s.top[:1] if s.name in _DIVIDED else s.top for s in SPECS])
+for _i, _spec in enumerate(SPECS):
+    if _spec.name in _DIVIDED:
+        _FEATURES_AT[_i] = _N_WHOLE + _DIVIDED.index(_spec.name)
 
 
 def _values(raw: I64) -> F32:
     """(r, len(SPECS)): whole numbers, one float64 division or root, one rounding to float32."""
     n = raw.shape[1]
     out = np.empty((n, len(SPECS)), np.float32)
-    columns = np.empty((len(SPECS), min(n, _VALUE_ROWS)), np.float32)
+    columns = np.empty((_N_WHOLE + len(_DIVIDED), min(n, _VALUE_ROWS)), np.float32)
     for i in range(0, n, _VALUE_ROWS):
         strip = raw[:, i : i + _VALUE_ROWS]
         part = columns[:, : strip.shape[1]]
         _fill_values(strip, part)
-        out[i : i + _VALUE_ROWS] = part.T
+        out[i : i + _VALUE_ROWS] = part.take(_FEATURES_AT, axis=0).T
     return out
 
 
 def _fill_values(raw: I64, out: F32) -> None:
-    """The features of some rows into `out` (len(SPECS), r)."""
+    """Raw columns, their sums, ratios and roots of some rows, rounded, into `out` (columns, r)."""
     for i, names in enumerate(_SUMMED, start=len(RAW)):
         at = _RAW_INDEX[names[0]]  # they stand together, in this order: `test_summed_columns`
         np.add.reduce(raw[at : at + len(names)], axis=0, out=raw[i])
-    for i, at in _COUNT_FROM:
-        out[i] = raw[at]
+    out[:_N_WHOLE] = raw
     bottom = raw[_BOTTOM_OF]
     ratio = raw[_TOP_OF] / np.maximum(bottom, 1)  # int64 by int64 is one float64 division
     ratio[bottom == 0] = 0.0
-    out[_RATIOS] = ratio
+    out[_N_WHOLE : _N_WHOLE + len(_RATIOS)] = ratio
     n, total = raw[_N_OF], raw[_TOTAL_OF]
     divisor = np.maximum(n, 1)
     mean = total // divisor  # whole: then the sum of squares about it is whole too
     squares = raw[_SQUARES_OF] - 2 * mean * total + n * mean * mean
-    out[_ROOTS] = np.sqrt(squares / divisor)
+    out[_N_WHOLE + len(_RATIOS) :] = np.sqrt(squares / divisor)
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from agent.features.claims import ANNOUNCEMENT, CONTRADICTION, TWO_WAY, UNASKED, ClaimBook
 from agent.features.frames import Claims
-from agent.features.hosts import HostTable, Slots
+from agent.features.hosts import HostTable
 from agent.features.ip_schema import MQTT_CLASSES
 from agent.features.links import MAC_BITS, MAC_MASK
 from agent.features.slices import CLAIM_SUMS, MQTT_MAXES, MQTT_SUMS, Piece
-from agent.features.sliding import Tally
-from agent.features.sums import SLICE_SHIFT, KeyedSums, Rows, edges
+from agent.features.sums import SLICE_SHIFT, KeyedSums, Rows, edges, sorted_keys
 from agent.records import MqttTable, MqttType
 
 if TYPE_CHECKING:
@@ -56,11 +55,10 @@ def _keys(piece: Piece, row: I64, max_hosts: int) -> tuple[I64, NDArray[np.intp]
 def _grouped(keys: I64) -> tuple[I64, NDArray[np.intp]]:
     """The keys there are, ascending; and for each of `keys` its place among them."""
     low = int(keys.min())
-    mark = np.zeros(int(keys.max()) - low + 1, np.intp)  # at most 32 slices x 2^14
-    mark[keys - low] = 1
-    here = np.flatnonzero(mark)
-    mark[here] = np.arange(len(here))
-    return here + low, mark[keys - low]
+    here = sorted_keys(keys, low)
+    at_key = np.empty(int(here[-1]) - low + 1, np.intp)  # at most 32 slices x 2^14
+    at_key[here - low] = np.arange(len(here))
+    return here, at_key[keys - low]
 
 
 def _kinds(mqtt: MqttTable, window: slice) -> U8:
@@ -111,26 +109,25 @@ class ClaimedSlices:
     """Claims of the open slices: which MACs claimed which host, and which of them are rivals."""
 
     def __init__(self, max_codes: int) -> None:
+        """At most `max_codes` a slice, the first seen stay."""
         self.sums = KeyedSums(len(CLAIM_SUMS), 0)
         self._max_codes = max_codes
-        self._claimed: dict[int, Tally] = {}
+        self._claimed: dict[int, set[int]] = {}
         self._rivals: dict[int, dict[int, int]] = {}
 
-    def add(self, slice_no: int, codes: I64, rivals: dict[int, int]) -> None:
-        """`slot << 48 | MAC` of claims in a slice, in frame order, and the rival MAC by slot."""
-        tally = self._claimed.setdefault(slice_no, Tally(self._max_codes))
-        order = np.argsort(codes, kind="stable")
-        codes = codes[order]
-        first = np.flatnonzero(edges(codes))
-        counts = np.append(first[1:], len(codes)) - first
-        tally.add(codes[first], counts, order[first])
-        self._rivals.setdefault(slice_no, {}).update(rivals)
+    def add(self, numbers: list[int], codes: list[int], rival: list[bool]) -> None:
+        """Of each claim, in frame order, its slice, `slot << 48 | MAC`, and whether the MAC is a rival."""
+        for number, code, is_rival in zip(numbers, codes, rival, strict=True):
+            claimed = self._claimed.setdefault(number, set())
+            if len(claimed) < self._max_codes:
+                claimed.add(code)
+            if is_rival:
+                self._rivals.setdefault(number, {})[code >> MAC_BITS] = code & MAC_MASK
 
     def take(self, slice_no: int) -> tuple[I64, dict[int, int]]:
         """Remove and return what a slice has: its codes (ascending, unique) and rivals."""
-        tally = self._claimed.pop(slice_no, None)
-        rivals = self._rivals.pop(slice_no, {})
-        return np.zeros(0, np.int64) if tally is None else tally.codes, rivals
+        codes = np.array(sorted(self._claimed.pop(slice_no, ())), np.int64)
+        return codes, self._rivals.pop(slice_no, {})
 
 
 def add_claims(
@@ -158,8 +155,11 @@ def add_claims(
         np.int64,
     )
     named = (claims.sender_hi[window_rows] | claims.sender_lo[window_rows]) != 0
-    _remember(
-        piece.base + piece.number[row], src, mac, flags, named & (src < hosts.max_hosts), into
+    mine = np.flatnonzero(named & (src < hosts.max_hosts))
+    into.add(
+        (piece.base + piece.number[row[mine]]).tolist(),
+        (src[mine] << MAC_BITS | mac[mine].astype(np.int64)).tolist(),
+        (flags[mine] & (CONTRADICTION | TWO_WAY) != 0).tolist(),
     )
     flagged = np.flatnonzero(flags)
     if not len(flagged):
@@ -183,25 +183,3 @@ def _whole(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[int]:
         small: list[int] = lo.tolist()
         return small
     return [h << 64 | low for h, low in zip(hi.tolist(), lo.tolist(), strict=True)]
-
-
-def _remember(
-    number: I64,
-    src: Slots,
-    mac: NDArray[np.uint64],
-    flags: I64,
-    named: NDArray[np.bool_],
-    into: ClaimedSlices,
-) -> None:
-    """Which MAC claimed which host, slice by slice."""
-    at = np.flatnonzero(named)
-    if not len(at):
-        return
-    number, codes, flags = number[at], src[at] << MAC_BITS | mac[at].astype(np.int64), flags[at]
-    rival = flags & (CONTRADICTION | TWO_WAY) != 0
-    numbers = np.flatnonzero(np.bincount(number - number.min())) + number.min()
-    for slice_no in numbers.tolist():
-        mine = number == slice_no
-        rivals = codes[mine & rival]
-        pairs = zip((rivals >> MAC_BITS).tolist(), (rivals & MAC_MASK).tolist(), strict=True)
-        into.add(slice_no, codes[mine], dict(pairs))

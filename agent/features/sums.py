@@ -82,6 +82,10 @@ def _part(new: Rows) -> _Part:
     return _Part(keys, np.arange(n), Rows(keys, sums, maxes, last))
 
 
+def _length(part: _Part) -> int:
+    return len(part.keys)
+
+
 class Sums:
     """Rows by key, in parts: what closed."""
 
@@ -106,7 +110,8 @@ class Sums:
         n = lanes[0][0].shape[1]
         for to in (table for lane in lanes for table in lane if not self._parts):
             to[:] = 0
-        for number, part in enumerate(self._parts):
+        # The order cannot matter: the longest fills the lanes, the others are added where they have rows.
+        for number, part in enumerate(sorted(self._parts, key=_length, reverse=True)):
             nothing = len(part.rows.keys)
             index = np.full((len(lanes), n), nothing)
             index.reshape(-1)[place_of[part.keys - low]] = part.place
