@@ -1,7 +1,8 @@
 """The inventory on disk: what was seen survives a restart. Local: it holds raw addresses and leaves by no way.
 
 It never writes half a file, and never deletes one that it cannot read: that is set aside, and said. Times in memory
-are event time, on disk wall time [ms]; so a clock that is set right after the boot sets the times right, too.
+are event time, on disk wall time [ms]; so a clock that is set right after the boot sets the times of this run right,
+too, and leaves those of earlier runs alone.
 
 In: `Sightings`, the state folder, what to add to event time. Out: `inventory.json`; rows for `wardwatch devices`.
 Raises: `OSError` where it cannot be written. Remembers: `InventoryFile`, when it last wrote what.
@@ -40,11 +41,11 @@ class InventoryFile:
         self._saved_s: float | None = None
         self._saved_changes = -1
 
-    def load(self, sightings: Sightings, *, wall_offset_ns: int) -> None:
+    def load(self, sightings: Sightings) -> None:
         """Fill an empty book; a file that cannot be read is set aside, and `problem` says so."""
         try:
             tree = json.loads(self.path.read_bytes())
-            known = [_known(row, wall_offset_ns) for row in _checked(tree)]
+            known = [_known(row) for row in _checked(tree)]
             self.began_ms = int(tree["began_ms"])
         except FileNotFoundError:
             return
@@ -97,7 +98,7 @@ def read_tree(state_dir: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     for row in _checked(tree):
-        _known(row, 0)
+        _known(row)
     return tree
 
 
@@ -126,7 +127,7 @@ def _row(known: Known, wall_offset_ns: int) -> dict[str, Any]:
     return {
         "device": text(known.key),
         "first_seen_ms": wall_ms(known.first_ns) if known.first_ms is None else known.first_ms,
-        "last_seen_ms": wall_ms(known.last_ns),
+        "last_seen_ms": wall_ms(known.last_ns) if known.last_ms is None else known.last_ms,
         "protocols": [name for name in PROTOCOLS if known.protocols & BIT[name]],
         "serves_tcp_ports": sorted(known.serves),
         "uses_tcp_ports": sorted(known.uses),
@@ -135,7 +136,7 @@ def _row(known: Known, wall_offset_ns: int) -> dict[str, Any]:
             {
                 "address": text(address),
                 "first_seen_ms": wall_ms(held.first_ns) if held.first_ms is None else held.first_ms,
-                "last_seen_ms": wall_ms(held.last_ns),
+                "last_seen_ms": wall_ms(held.last_ns) if held.last_ms is None else held.last_ms,
                 "claimed": held.claimed,
             }
             for address, held in known.addresses.items()
@@ -143,24 +144,18 @@ def _row(known: Known, wall_offset_ns: int) -> dict[str, Any]:
     }
 
 
-def _known(row: Mapping[str, Any], wall_offset_ns: int) -> Known:
-    """A device of an earlier run: its first times are kept as they were written."""
-
-    def event_ns(ms: object) -> int:
-        return _number(ms) * MS - wall_offset_ns
-
+def _known(row: Mapping[str, Any]) -> Known:
+    """A device of an earlier run: its times are kept as they were written, until it is seen again."""
     addresses: OrderedDict[Endpoint, Held] = OrderedDict()
     for each in row["addresses"]:
-        first_ns, last_ns = event_ns(each["first_seen_ms"]), event_ns(each["last_seen_ms"])
-        claimed = bool(each["claimed"])
-        addresses[parse(each["address"])] = Held(
-            first_ns, last_ns, claimed, _number(each["first_seen_ms"])
-        )
+        first_ms, last_ms = _number(each["first_seen_ms"]), _number(each["last_seen_ms"])
+        addresses[parse(each["address"])] = Held(0, 0, bool(each["claimed"]), first_ms, last_ms)
     return Known(
         key=parse(row["device"]),
-        first_ns=event_ns(row["first_seen_ms"]),
-        last_ns=event_ns(row["last_seen_ms"]),
+        first_ns=0,
+        last_ns=0,
         first_ms=_number(row["first_seen_ms"]),
+        last_ms=_number(row["last_seen_ms"]),
         protocols=sum(BIT[name] for name in set(row["protocols"]) if name in BIT),
         addresses=addresses,
         serves={_number(port) for port in row["serves_tcp_ports"]},

@@ -39,7 +39,7 @@ class LocalState:
         self.sightings = Sightings(salt=salt)
         self.inventory = InventoryFile(config.site.state_dir)
         self._state_dir = config.site.state_dir
-        self.inventory.load(self.sightings, wall_offset_ns=_wall_offset_ns())
+        self.inventory.load(self.sightings)
         if self.inventory.problem:
             log.error("inventory: %s", self.inventory.problem)
         self._tuning: TuningSource | None = None

@@ -32,6 +32,8 @@ MAX_ADDRESSES = 16
 MAX_CARRIED = 8
 """More addresses than this that it never claimed: it is a router, and they are of hosts behind it."""
 MAX_PORTS = 16
+LATER_MS = 1 << 62
+"""Seen in this run, too: after any wall time of an earlier one."""
 
 PROTOCOLS = (
     "arp", "nd", "ipv4", "ipv6", "icmp", "igmp", "tcp", "udp", "dns_client", "dns_server", "mdns",
@@ -51,6 +53,8 @@ class Held:
     """By ARP or ND; else it only sent with it."""
     first_ms: int | None = None
     """Wall time of an earlier run's first sight; None: `first_ns` is of this run."""
+    last_ms: int | None = None
+    """Wall time of an earlier run's last sight; None: `last_ns` is of this run."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,8 @@ class Known:
     last_ns: int
     first_ms: int | None = None
     """Wall time of an earlier run's first sight; None: `first_ns` is of this run."""
+    last_ms: int | None = None
+    """Wall time of an earlier run's last sight; None: `last_ns` is of this run."""
     protocols: int = 0
     """Bits of `PROTOCOLS`."""
     addresses: OrderedDict[Endpoint, Held] = field(default_factory=OrderedDict)
@@ -155,14 +161,16 @@ class DeviceTable:
                 self.changes += 1
             else:
                 self.candidates.move_to_end(key)
-        known.last_ns = max(known.last_ns, ts_ns)
+        known.last_ns = ts_ns if known.last_ms is not None else max(known.last_ns, ts_ns)
+        known.last_ms = None
         return known
 
     def _hold(self, known: Known, address: Endpoint, ts_ns: int, *, claimed: bool) -> None:
         held = known.addresses.get(address)
         if held is not None:
             known.addresses.move_to_end(address)
-            held.last_ns = max(held.last_ns, ts_ns)
+            held.last_ns = ts_ns if held.last_ms is not None else max(held.last_ns, ts_ns)
+            held.last_ms = None
             held.claimed |= claimed
             if known.key in self.devices:
                 self._holders[address] = known.key
@@ -200,9 +208,7 @@ class DeviceTable:
             return None
         self.candidates.pop(known.key, None)
         if len(self.devices) >= self.max_devices:
-            shortest = min(
-                self.devices.values(), key=lambda d: (d.last_ns - d.first_ns, d.last_ns, d.key)
-            )
+            shortest = min(self.devices.values(), key=_known_for)
             for address in list(shortest.addresses):
                 self._drop(shortest, address)
             del self.devices[shortest.key]
@@ -213,6 +219,13 @@ class DeviceTable:
         for address in known.addresses:
             self._holders[address] = known.key
         return known
+
+
+def _known_for(known: Known) -> tuple[bool, int, Endpoint]:
+    """Grows with the time for which a device is known: those of an earlier run are the older ones."""
+    if known.first_ms is None:
+        return False, known.last_ns - known.first_ns, known.key
+    return True, (known.last_ms or LATER_MS) - known.first_ms, known.key
 
 
 def is_group(key: Endpoint) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.inventory.devices import DeviceTable
+from agent.inventory.devices import DeviceTable, Known
 from agent.inventory.sightings import Sightings
 from agent.inventory.vendors import LOCAL, Vendors
 from agent.inventory_file import InventoryFile, tree_of
@@ -115,6 +115,19 @@ def test_a_full_book_keeps_those_that_it_knows_longest():
     assert table.holder(Endpoint(0, 0xFFFF_0A00_0000 | 10)) is None
 
 
+def test_those_of_an_earlier_run_are_the_older_ones():
+    table = DeviceTable(max_devices=2, max_candidates=8)
+    for number in (1, 2):
+        key = Endpoint(MAC_HI, number)
+        table.restore(Known(key, 0, 0, first_ms=1000, last_ms=2000))
+    for crowd in range(10, 14):
+        for second in (0, 10):
+            table.sent(Endpoint(MAC_HI, crowd), Endpoint(0, crowd), second * S, 1)
+            table.got(Endpoint(MAC_HI, crowd), second * S)
+    assert len(table.devices) == 2
+    assert Endpoint(MAC_HI, 2) in table.devices
+
+
 def test_candidates_are_forgotten_by_how_long_they_are_silent():
     table = DeviceTable(max_candidates=2)
     for number in (1, 2, 1, 3):
@@ -200,16 +213,19 @@ def test_the_inventory_outlives_a_restart_and_the_clock_that_is_set_meanwhile(tm
     hour = 3600 * S
     file = InventoryFile(tmp_path)
     first = seen(*(talk(s) for s in (0, 15, 30)))
+    seen(*(talk(s, mac=ROUTER, ip="10.0.0.9") for s in (40, 55, 70)), sightings=first)
     file.save(first, wall_offset_ns=1000 * hour)
     again = Sightings()
     file = InventoryFile(tmp_path)
-    file.load(again, wall_offset_ns=2000 * hour)  # another boot: event time begins anew
+    file.load(again)  # another boot: event time begins anew
     assert file.problem is None
     assert file.began_ms == 1000 * 3_600_000
     seen(*(talk(s, ip="10.0.0.8") for s in (0, 15)), sightings=again)
     file.save(again, wall_offset_ns=3000 * hour)
     tree = json.loads((tmp_path / "inventory.json").read_text())
     pump = next(row for row in tree["devices"] if row["device"] == PUMP_NAME)
+    gone = next(row for row in tree["devices"] if row["device"] == "3c:5a:b4:00:00:01")
+    assert gone["last_seen_ms"] == gone["addresses"][0]["last_seen_ms"] == 1000 * 3_600_000 + 70_000
     assert pump["first_seen_ms"] == 1000 * 3_600_000
     assert pump["last_seen_ms"] == 3000 * 3_600_000 + 15_000
     assert [held["address"] for held in pump["addresses"]] == [PUMP_IP, "10.0.0.8"]
@@ -229,7 +245,7 @@ BROKEN = {
 def test_a_file_that_cannot_be_read_is_set_aside_and_said(tmp_path: Path, name: str):
     (tmp_path / "inventory.json").write_bytes(BROKEN[name])
     sightings, file = Sightings(), InventoryFile(tmp_path)
-    file.load(sightings, wall_offset_ns=0)
+    file.load(sightings)
     assert "set aside as inventory.json.corrupt-1" in file.problem
     assert "\n" not in file.problem
     assert (tmp_path / "inventory.json.corrupt-1").read_bytes() == BROKEN[name]
