@@ -42,6 +42,9 @@ SEEN = 0.05
 FORGET_HALF_LIVES = 4.0
 """A peer, a port or a device that was not seen for so long is new again."""
 HOUR_NS = 3600 * 10**9
+NO_ANCHOR = 250
+"""Above every step, with room for what may be added to it."""
+_KINDS = np.array(ID_KINDS)
 _CHUNK = 64
 _NEVER = -1
 
@@ -57,7 +60,7 @@ class Profiles:
         """The n-th class has profile `max_devices + n`."""
         self.histogram: F32 = np.zeros((n, len(RATES), N_BINS), np.float32)
         self.limit: U8 = np.zeros((n, len(RATES)), np.uint8)
-        self.anchor: U8 = np.zeros((n, len(RATES)), np.uint8)
+        self.anchor: U8 = np.full((n, len(RATES)), NO_ANCHOR, np.uint8)
         self.protocols: F32 = np.zeros((n, len(PROTOCOLS)), np.float32)
         self.ids: U64 = np.zeros((n, 3, N_IDS), np.uint64)
         self.id_ns: I64 = np.zeros((n, 3, N_IDS), np.int64)
@@ -86,7 +89,8 @@ class Profiles:
         self.n_evicted = 0
         self.n_refused = 0
         self.n_forgotten = 0
-        self._number: dict[tuple[int, int], int] = {}
+        self._number: dict[int, int] = {}
+        """By the 128 bits of the address."""
         self._free = list(range(max_devices - 1, -1, -1))
         self.last_ns[self.ward] = 0
 
@@ -95,7 +99,7 @@ class Profiles:
 
     def number_of(self, device: Endpoint) -> int | None:
         """The profile of an address; None: it has none."""
-        return self._number.get((device.hi, device.lo))
+        return self._number.get(device.hi << 64 | device.lo)
 
     def numbers_of(self, device: Endpoint) -> I64:
         """The profiles of an address, or of whoever was last seen with a MAC address."""
@@ -120,9 +124,11 @@ class Profiles:
 
     def lookup(self, hi: U64, lo: U64) -> I64:
         """(n,) profile of each address, -1 where it has none."""
+        keys = lo.tolist()
+        if hi.any():
+            keys = [h << 64 | low for h, low in zip(hi.tolist(), keys, strict=True)]
         get = self._number.get
-        found = [get(key, -1) for key in zip(hi.tolist(), lo.tolist(), strict=True)]
-        return np.array(found, np.int64)
+        return np.array([get(key, -1) for key in keys], np.int64)
 
     def admit(self, devices: list[tuple[int, int]], now_ns: int) -> tuple[I64, I64]:
         """Profiles for new devices (-1: there is no room), and those numbers that were taken from others."""
@@ -134,7 +140,7 @@ class Profiles:
                 self.n_refused += len(devices) - i
                 break
             number = self._free.pop()
-            self._number[hi, lo] = number
+            self._number[hi << 64 | lo] = number
             self.hi[number], self.lo[number] = hi, lo
             self.since_ns[number] = self.begun_ns[number] = self.last_ns[number] = now_ns
             numbers[i] = number
@@ -154,7 +160,7 @@ class Profiles:
     def drop(self, numbers: I64) -> None:
         """Forget these devices altogether."""
         for number in numbers.tolist():
-            del self._number[int(self.hi[number]), int(self.lo[number])]
+            del self._number[int(self.hi[number]) << 64 | int(self.lo[number])]
         self._free.extend(numbers[::-1].tolist())
         self.clear(numbers)
 
@@ -163,6 +169,7 @@ class Profiles:
         for table in self.tables().values():
             table[numbers] = 0
         self.last_ns[numbers] = _NEVER
+        self.anchor[numbers] = NO_ANCHOR
         self.class_of[numbers] = -1
         self.tenant[numbers] += 1
         self._recent[numbers] = 0
@@ -178,7 +185,7 @@ class Profiles:
 
     def put_back(self, devices: I64) -> None:
         """The tables were filled from a file, with these devices."""
-        self._number = {(int(self.hi[n]), int(self.lo[n])): n for n in devices.tolist()}
+        self._number = {int(self.hi[n]) << 64 | int(self.lo[n]): n for n in devices.tolist()}
         taken = set(devices.tolist())
         self._free = [n for n in range(self.max_devices - 1, -1, -1) if n not in taken]
 
@@ -259,14 +266,13 @@ class Profiles:
 
         What was known of a profile last time is not looked up again.
         """
-        new = (ids != self._recent[numbers]) & (ids != 0)
-        for which in np.flatnonzero(new.any(axis=0)).tolist():
-            kind = ID_KINDS[which]
-            rows = np.flatnonzero(new[:, which])
-            at, keys = numbers[rows], ids[rows, which]
-            known = (self.ids[at, kind] == keys[:, None]).any(axis=1)
-            self._recent[at[known], which] = keys[known]
-            new[rows, which] = ~known & ~self.open_sets[at, kind]
+        new: BoolArray = (ids != self._recent[numbers]) & (ids != 0)
+        rows, which = np.nonzero(new)
+        if len(rows):
+            at, keys, kinds = numbers[rows], ids[rows, which], _KINDS[which]
+            known = (self.ids[at, kinds] == keys[:, None]).any(axis=1)
+            self._recent[at[known], which[known]] = keys[known]
+            new[rows, which] = ~known & ~self.open_sets[at, kinds]
         return new
 
     def ripen(self, numbers: I64, now_ns: int, *, learn_ns: float, min_slices: int) -> None:
@@ -284,6 +290,7 @@ class Profiles:
     def learn_again(self, numbers: I64, now_ns: int) -> None:
         """Go on learning from now, with what is known; the anchor is set anew at its end."""
         self.learned[numbers] = False
+        self.anchor[numbers] = NO_ANCHOR
         self.accepting[numbers] = True
         self.begun_ns[numbers] = now_ns
         self.slices[numbers] = 0

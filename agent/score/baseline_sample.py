@@ -33,6 +33,8 @@ class Sample:
         """Rows that had a chance."""
         self._ahead: U64 = np.zeros(0, np.uint64)
         self._begins = 0
+        self._highest: np.uint64 | None = None
+        """The worst priority that is kept; None: to be looked up."""
 
     @property
     def rows(self) -> F32:
@@ -50,7 +52,9 @@ class Sample:
         self.n_seen += n
         if not len(self.priority):
             return np.zeros(0, np.int64), priority[:0]
-        rows = np.flatnonzero(priority < self.priority.max())
+        if self._highest is None:
+            self._highest = self.priority.max()
+        rows = np.flatnonzero(priority < self._highest)
         if len(rows) > MAX_A_SLICE:
             rows = rows[np.argsort(priority[rows], kind="stable")[:MAX_A_SLICE]]
         return rows, priority[rows]
@@ -71,6 +75,7 @@ class Sample:
             if rank < self.priority[worst]:
                 self.priority[worst] = rank
                 self.values[worst] = row
+                self._highest = None
 
 
 def _mixed(numbers: U64) -> U64:

@@ -16,15 +16,12 @@ import numpy as np
 from agent.score.baseline_profiles import ID_KINDS, PEERS, SEEN, Profiles
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from agent.records import I64, U8, U64, BoolArray
 
 NOVELTY = 3
 """What something new counts: as much as 2.8 times the top of a range."""
 DRIFT = 2
 """Steps above the anchor that a rate may grow to by itself: twice. It bounds what a slow ramp gains."""
-UNBOUNDED = 255
 NO_CLASS = -1
 NEW = PEER_OUT, PEER_IN, PORT_OUT, PORT_IN = (
     "new_peer_out",
@@ -56,7 +53,7 @@ class Judged:
     by: I64
     """(n,) profile that speaks for the row; -1: nobody does."""
     score: I64
-    excess: NDArray[np.int16]
+    excess: U8
     """(n, n_rates) steps above what is normal, at least 0."""
     new: dict[str, BoolArray]
     """By the name of the fact."""
@@ -108,14 +105,10 @@ def judge(
     )
 
 
-def ceiling(profiles: Profiles, by: I64) -> NDArray[np.int16]:
-    """(n, n_rates) the highest step that is normal: the limit, but not far above the anchor."""
-    limit = profiles.limit[by].astype(np.int16)
-    drifted = profiles.anchor[by].astype(np.int16) + np.int16(DRIFT)
-    drifted[~profiles.learned[by]] = UNBOUNDED
-    return np.asarray(np.minimum(limit, drifted), np.int16)
+def ceiling(profiles: Profiles, by: I64) -> U8:
+    """(n, n_rates) the highest step that is normal: the limit, but not far above the anchor, where there is one."""
+    return np.asarray(np.minimum(profiles.limit[by], profiles.anchor[by] + np.uint8(DRIFT)))
 
 
-def _excess(profiles: Profiles, by: I64, steps: U8) -> NDArray[np.int16]:
-    above = steps.astype(np.int16) - ceiling(profiles, by)
-    return np.asarray(np.maximum(above, 0, out=above), np.int16)
+def _excess(profiles: Profiles, by: I64, steps: U8) -> U8:
+    return np.asarray(steps - np.minimum(steps, ceiling(profiles, by)))

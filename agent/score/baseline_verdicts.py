@@ -74,7 +74,7 @@ def facts_of(
     told = {fact.feature for fact in facts}
     by = judged.by[at : at + 1]
     highest = ceiling(profiles, by)[0]
-    for rate in np.argsort(-judged.excess[at], kind="stable")[:MAX_FACTS].tolist():
+    for rate in np.argsort(-judged.excess[at].astype(np.int64), kind="stable")[:MAX_FACTS].tolist():
         name, soft = RATES[rate]
         if judged.excess[at, rate] and name not in told:
             limit = edge(int(highest[rate]) + 1, soft)
