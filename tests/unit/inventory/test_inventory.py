@@ -8,7 +8,7 @@ import pytest
 
 from agent.inventory.devices import DeviceTable, Known
 from agent.inventory.sightings import Sightings
-from agent.inventory.vendors import LOCAL, Vendors
+from agent.inventory.vendors import FOLDER, LOCAL, Vendors
 from agent.inventory_file import InventoryFile, tree_of
 from agent.records import MAC_HI, Endpoint, TlsRecord
 from tests.support.packet_tables import ACK, SYN, Packet, S, arp, cut, halves, table_of, tcp, udp
@@ -301,3 +301,10 @@ def test_a_machine_that_only_sends_is_not_in_the_book():
     ]
     assert devices(seen(packets)) == {}
     assert seen(packets).knows(Endpoint(*halves(PUMP_IP))) is False
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="needs Debian's ieee-data")
+def test_the_lists_that_debian_ships_are_read():
+    vendors = Vendors()
+    assert vendors.of(0x00000C123456).startswith("Cisco")
+    assert vendors.of(0x70B3D5F2F001) not in {"", vendors.of(0x70B3D5000001)}
