@@ -20,7 +20,7 @@ import numpy as np
 from agent.records import MAC_HI, NOBODY, Endpoint, Fact, FeatureMatrix, Verdict
 from agent.score.bundle import check_schema
 from agent.score.explain import MAX_FACTS, Reasons
-from agent.score.rules import SPOOFED_SOURCES
+from agent.score.rules import SPOOFED_SOURCES, prober
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,9 +36,6 @@ MAX_VERDICTS = 512
 MAX_EXPLAINED = 64
 """Verdicts a slice whose reasons can be asked for, at a kilobyte each; the others tell their kind's own figures."""
 
-
-PROBED_PORTS = 2
-"""Ports of one host that one peer addressed from which the rows tell who it was; each client addresses one."""
 
 FLOOD_NOW = 10
 """Packets or messages of its kind in the slice itself from which a flood is still one; a ward's own come in ones."""
@@ -219,7 +216,7 @@ class BoostingDetector:
         suffered = self._figure(matrix, row, tell.victim_now)
         if suffered < tell.at_least_victim_now:
             return False
-        return not tell.probed or _prober(matrix, row) is not None
+        return not tell.probed or prober(matrix, row) is not None
 
     def _limited(self, end_ns: I64, kept: I64) -> I64:
         """The first `MAX_VERDICTS` of each slice."""
@@ -302,7 +299,7 @@ class BoostingDetector:
             victim = host
             attacker = Endpoint(int(subjects.in_peer_hi[row]), int(subjects.in_peer_lo[row]))
             if tell.probed:
-                attacker = _prober(matrix, row) or attacker
+                attacker = prober(matrix, row) or attacker
             if tell.claims:
                 rival = self._rival(matrix, row)
                 attacker = Endpoint(MAC_HI, rival) if rival else NOBODY
@@ -374,31 +371,6 @@ def _facts(matrix: FeatureMatrix, row: int, columns: Sequence[int]) -> tuple[Fac
         Fact(feature=matrix.schema.features[c].name, value=float(matrix.values[row, c]))
         for c in columns[:MAX_FACTS]
     )
-
-
-def _prober(matrix: FeatureMatrix, row: int) -> Endpoint | None:
-    """Who scanned the row's host, by the rows of its slice; None: whoever did sends nothing in it.
-
-    The peer that sent most may be a client that happens to talk to a scanned server. Whoever addressed
-    `in_services_one_peer_60s` ports of it has at least as many `out_services_one_peer_60s`, which no client has.
-    """
-    subjects, index = matrix.subjects, matrix.schema.index
-    peer = Endpoint(int(subjects.in_peer_hi[row]), int(subjects.in_peer_lo[row]))
-    most = matrix.values[row, index["in_services_one_peer_60s"]]
-    if most < PROBED_PORTS:
-        return peer  # decoys, a scan of a single service: anybody can have done that
-    begin, end = np.searchsorted(matrix.end_ns, matrix.end_ns[row] + np.array([0, 1]))
-    tried = matrix.values[begin:end, index["out_services_one_peer_60s"]]
-    could = [int(begin + k) for k in np.flatnonzero(tried >= most) if begin + k != row]
-    if not could:
-        return None
-    host = _host(matrix, row)
-
-    def likely(k: int) -> tuple[bool, bool, float]:
-        probed = Endpoint(int(subjects.probed_hi[k]), int(subjects.probed_lo[k]))
-        return probed == host, _host(matrix, k) == peer, float(tried[k - begin])
-
-    return _host(matrix, max(could, key=likely))
 
 
 def _host(matrix: FeatureMatrix, row: int) -> Endpoint:

@@ -32,6 +32,9 @@ SPOOFED_SOURCES = 16
 DISTRIBUTED_ATTACKERS = 3
 """From this many attackers of one victim in one slice on, they are one distributed attack."""
 
+PROBED_PORTS = 2
+"""Ports of one host that one peer addressed from which the rows tell who it was; each client addresses one."""
+
 MAX_VERDICTS = 512
 """A slice; what a flood adds to that says nothing new. Above a ward's number of hosts."""
 
@@ -278,6 +281,35 @@ def parties(role: Role, matrix: FeatureMatrix, row: int) -> tuple[Endpoint, Endp
     spoofed = int(s.in_new_sources[row]) > SPOOFED_SOURCES
     peer = Endpoint(int(s.in_peer_hi[row]), int(s.in_peer_lo[row]))
     return (NOBODY if spoofed else peer), host, spoofed, int(s.in_port[row])
+
+
+def prober(matrix: FeatureMatrix, row: int) -> Endpoint | None:
+    """Who scanned the row's host, by the rows of its slice; None: whoever did sends nothing in it.
+
+    The peer that sent most may be a client that happens to talk to a scanned server. Whoever addressed
+    `in_services_one_peer_60s` ports of it has at least as many `out_services_one_peer_60s`, which no client has.
+    """
+    subjects, index = matrix.subjects, matrix.schema.index
+
+    def at(k: int) -> Endpoint:
+        return Endpoint(int(subjects.hi[k]), int(subjects.lo[k]))
+
+    peer = Endpoint(int(subjects.in_peer_hi[row]), int(subjects.in_peer_lo[row]))
+    most = matrix.values[row, index["in_services_one_peer_60s"]]
+    if most < PROBED_PORTS:
+        return peer  # decoys, a scan of a single service: anybody can have done that
+    begin, end = np.searchsorted(matrix.end_ns, matrix.end_ns[row] + np.array([0, 1]))
+    tried = matrix.values[begin:end, index["out_services_one_peer_60s"]]
+    could = [int(begin + k) for k in np.flatnonzero(tried >= most) if begin + k != row]
+    if not could:
+        return None
+    host = at(row)
+
+    def likely(k: int) -> tuple[bool, bool, float]:
+        probed = Endpoint(int(subjects.probed_hi[k]), int(subjects.probed_lo[k]))
+        return probed == host, at(k) == peer, float(tried[k - begin])
+
+    return at(max(could, key=likely))
 
 
 def merge_distributed(verdicts: list[Verdict]) -> list[Verdict]:

@@ -206,3 +206,46 @@ def test_what_the_gate_does_not_flag_is_benign_of_any_matrix(bundle: Bundle) -> 
     detector.judge(matrix)
     assert detector.benign(matrix).tolist() == (~flagged).tolist()
     assert detector.benign(matrix_of(rows[:7])).tolist() == (~flagged[:7]).tolist()
+
+
+def scanned(*rows: dict[str, float], **subjects: object) -> object:
+    """A slice: host 1 is scanned, 30 ports of it by one peer, and talks to 10.0.0.2 most; then the others' rows."""
+    victim = {"in_services_60s": 30, "in_services_one_peer_60s": 30, "in_new_services_1s": 9}
+    peers = [host(2).lo] + [host(1).lo] * len(rows)
+    return matrix_of([loud(**victim), *(loud(**row) for row in rows)], in_peer_lo=peers, **subjects)
+
+
+def test_a_scan_is_blamed_on_who_can_have_done_it_not_on_who_sent_most(bundle: Bundle) -> None:
+    client, scanner = {"out_services_one_peer_60s": 2}, {"out_services_one_peer_60s": 30}
+    detector = BoostingDetector(bundle)
+    matrix = scanned(client, scanner)
+    assert detector._roles(matrix, 0, "port_scan").attacker == host(3)
+    assert detector._goes_on(matrix, 0, "port_scan")
+    other = {"out_services_one_peer_60s": 90}  # scans more, but somebody else
+    probed = [0, 0, host(1).lo, host(9).lo]
+    assert (
+        detector._roles(scanned(client, scanner, other, probed_lo=probed), 0, "port_scan").attacker
+    ) == host(3)
+
+
+def test_a_scan_whose_scanner_is_silent_does_not_go_on(bundle: Bundle) -> None:
+    detector = BoostingDetector(bundle)
+    clients = [{"out_services_one_peer_60s": 2, "out_tcp_syn_1s": 9}] * 3
+    assert not detector._goes_on(scanned(*clients), 0, "port_scan")
+    later = scanned({"out_services_one_peer_60s": 30}, slices=[0, 1])
+    assert not detector._goes_on(later, 0, "port_scan")
+
+
+def test_a_scan_of_one_port_is_the_loudest_peers(bundle: Bundle) -> None:
+    row = loud(in_services_60s=30, in_services_one_peer_60s=1, in_new_services_1s=9)
+    matrix = matrix_of([row])
+    assert BoostingDetector(bundle)._roles(matrix, 0, "port_scan").attacker == PEER
+    assert BoostingDetector(bundle)._goes_on(matrix, 0, "port_scan")
+
+
+def test_two_scanners_of_one_host_are_two_attacks_and_three_are_one(bundle: Bundle) -> None:
+    row = loud(out_services_60s=300, out_new_services_1s=9)
+    for n, distributed in ((2, False), (3, True)):
+        verdicts = BoostingDetector(bundle).judge(matrix_of([row] * n))
+        assert [v.kind for v in verdicts] == ["port_scan"] * n
+        assert {v.distributed for v in verdicts} == {distributed}
