@@ -1,6 +1,6 @@
 """The columns of `ip-1`: names, units, meanings, and the integers that each feature is made of.
 
-A feature is a count (a sum of raw integers), a ratio (one float64 division of two such sums) or a
+A feature is a count (a raw integer), a ratio (one float64 division of two of them) or a
 root (one float64 square root of such a division), then rounded once to float32. Where a ratio or a
 root has nothing to divide by it is 0: every feature is finite. Nothing here touches a frame;
 `agent.features.ip` fills the raw columns. No identity is a feature: no address, no MAC, no port
@@ -62,9 +62,18 @@ MQTT_CLASSES = (
 )
 """Each control packet is of exactly one class."""
 
-TCP = ("syn", "synack", "rst", "fin", "ack", "data", "tls_hello", "tls_alert", "tls_data", "odd")
-UDP = ("udp", "dns_query", "dns_response", "dhcp")
 TCP_DATA = ("data", "tls_hello", "tls_alert", "tls_data")
+FRAME_GROUPS = {
+    "any_data": TCP_DATA,
+    "any_udp": ("udp", "dns_query", "dns_response", "dhcp"),
+}
+"""Sums of classes, as raw columns of their own."""
+MQTT_GROUPS = {
+    "mqtt_any": MQTT_CLASSES,
+    "mqtt_any_connack": ("mqtt_connack", "mqtt_refused"),
+    "mqtt_any_subscribe": ("mqtt_subscribe", "mqtt_wildcard"),
+}
+"""Sums of classes of control packets, likewise."""
 
 
 class Spec(NamedTuple):
@@ -75,9 +84,9 @@ class Spec(NamedTuple):
     dtype: str
     meaning: str
     top: tuple[str, ...]
-    """Raw columns: summed (count, ratio); sum of squares, then sum (root)."""
+    """Raw columns: one (count, ratio); sum of squares, then sum (root)."""
     bottom: tuple[str, ...] = ()
-    """Raw columns, summed: what `top` is divided by (ratio), how many values there were (root)."""
+    """Raw column: what `top` is divided by (ratio), how many values there were (root)."""
 
 
 def _both(text: str, side: str) -> str:
@@ -94,7 +103,7 @@ _COUNTS: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
     ("tcp_synack", ("synack",), "packets", "TCP SYN with ACK {by}", "1s"),
     ("tcp_rst", ("rst",), "packets", "TCP RST {by}", "1s 60s"),
     ("tcp_ack", ("ack",), "packets", "TCP ACK without payload {by}", "1s"),
-    ("tcp_data", TCP_DATA, "packets", "TCP segments with payload {by}", "1s"),
+    ("tcp_data", ("any_data",), "packets", "TCP segments with payload {by}", "1s"),
     (
         "tcp_odd",
         ("odd",),
@@ -102,7 +111,7 @@ _COUNTS: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
         "TCP with flags that no stack sends (none, FIN without ACK, SYN with FIN, Xmas) {by}",
         "1s 60s",
     ),
-    ("udp", UDP, "packets", "UDP datagrams {by}", "1s 60s"),
+    ("udp", ("any_udp",), "packets", "UDP datagrams {by}", "1s 60s"),
     ("echo_requests", ("echo_request",), "packets", "ICMP echo requests {by}", "1s 60s"),
     ("echo_replies", ("echo_reply",), "packets", "ICMP echo replies {by}", "1s"),
     ("unreachables", ("unreachable",), "packets", "ICMP destination unreachable {by}", "1s 60s"),
@@ -114,7 +123,7 @@ _COUNTS: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
     ("tls_alerts", ("tls_alert",), "packets", "TLS alerts {by}", "1s"),
     ("tls_data", ("tls_data",), "packets", "segments that open with TLS data {by}", "1s"),
     ("folded", ("folded",), "packets", "packets {by} whose {peer} got no row of their own", "1s"),
-    ("mqtt_messages", MQTT_CLASSES, "messages", "MQTT control packets {by}", "1s"),
+    ("mqtt_messages", ("mqtt_any",), "messages", "MQTT control packets {by}", "1s"),
     ("mqtt_connects", ("mqtt_connect",), "messages", "MQTT CONNECT {by}", "1s 60s"),
     ("mqtt_refused", ("mqtt_refused",), "messages", "MQTT CONNACK of refusal {by}", "1s 60s"),
     (
@@ -147,7 +156,7 @@ _COUNTS: tuple[tuple[str, tuple[str, ...], str, str, str], ...] = (
     ),
     (
         "mqtt_subscribes",
-        ("mqtt_subscribe", "mqtt_wildcard"),
+        ("mqtt_any_subscribe",),
         "messages",
         "MQTT SUBSCRIBE {by}",
         "60s",
@@ -274,15 +283,23 @@ _OUT_ONLY = (
 )
 """Name, raw column, unit, meaning."""
 
-_OUT_DATA = tuple(f"out_{c}" for c in TCP_DATA)
-_IN_DATA = tuple(f"in_{c}" for c in TCP_DATA)
-_CONNACKS = ("mqtt_connack", "mqtt_refused")
-
 _RATIOS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, str], ...] = (
     ("out_syn_answered", ("in_synack",), ("out_syn",), "SYN-ACKs received per SYN sent", "1s 60s"),
     ("in_syn_answered", ("out_synack",), ("in_syn",), "SYN-ACKs sent per SYN received", "1s 60s"),
-    ("out_data_per_syn", _OUT_DATA, ("out_syn",), "payload segments sent per SYN sent", "60s"),
-    ("in_data_per_syn", _IN_DATA, ("in_syn",), "payload segments received per SYN received", "60s"),
+    (
+        "out_data_per_syn",
+        ("out_any_data",),
+        ("out_syn",),
+        "payload segments sent per SYN sent",
+        "60s",
+    ),
+    (
+        "in_data_per_syn",
+        ("in_any_data",),
+        ("in_syn",),
+        "payload segments received per SYN received",
+        "60s",
+    ),
     (
         "out_echo_answered",
         ("in_echo_reply",),
@@ -292,14 +309,14 @@ _RATIOS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str, str], ...] = (
     ),
     (
         "out_mqtt_answered",
-        tuple(f"in_{c}" for c in _CONNACKS),
+        ("in_mqtt_any_connack",),
         ("out_mqtt_connect",),
         "CONNACKs received per CONNECT sent",
         "60s",
     ),
     (
         "in_mqtt_answered",
-        tuple(f"out_{c}" for c in _CONNACKS),
+        ("out_mqtt_any_connack",),
         ("in_mqtt_connect",),
         "CONNACKs sent per CONNECT received",
         "60s",
@@ -365,7 +382,7 @@ def _moments(side: str) -> list[Spec]:
             "ratio",
             "ratio",
             "MQTT control packets per frame {by} that carries any",
-            " ".join(MQTT_CLASSES),
+            "mqtt_any",
             (f"{side}_mqtt_frames",),
         ),
     ]

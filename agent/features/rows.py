@@ -47,8 +47,6 @@ RAW = (
 )
 """Names of the raw columns of a block."""
 _RAW_INDEX = {name: i for i, name in enumerate(RAW)}
-_SUMMED = sorted({c for s in SPECS if s.dtype != "root" for c in (s.top, s.bottom) if len(c) > 1})
-"""Sums of raw columns that features are made of; they stand below the raw columns in a block."""
 _LONG_FROM = np.array([_RAW_INDEX[f"{side}_{c}"] for side in SIDES for c in LONG_SUMS])
 _ACTIVE_FROM = np.array(
     [_RAW_INDEX[name] for name in ("out_packets", "in_packets", "out_mac_changes")]
@@ -59,7 +57,7 @@ _SHORT_AT = _MAXES_AT + 2 * len(MAXES)
 _LONG_AT = _SHORT_AT + len(SHORT_COUNTS)
 _LONG_COUNTS_AT = _LONG_AT + _N_LONG
 _STRIP_ROWS = 256
-_VALUE_ROWS = 300
+_VALUE_ROWS = 500
 """Rows that are divided and rounded at a time: their columns, in cache, must not lie a power of two apart."""
 
 
@@ -103,11 +101,11 @@ class Memory:
         self.links.forget(gone)
 
     def raw(self, n_rows: int) -> I64:
-        """(len(RAW) + len(_SUMMED), n_rows) of whatever was there: fresh memory costs more than filling it."""
-        n_columns = len(RAW) + len(_SUMMED)
-        if len(self._room) < n_columns * n_rows:
-            self._room = np.empty(n_columns * n_rows, np.int64)
-        return self._room[: n_columns * n_rows].reshape(n_columns, n_rows)
+        """(len(RAW), n_rows) of whatever was there: fresh memory costs more than filling it."""
+        n = len(RAW) * n_rows
+        if len(self._room) < n:
+            self._room = np.empty(n, np.int64)
+        return self._room[:n].reshape(len(RAW), n_rows)
 
 
 @dataclass(slots=True, frozen=True)
@@ -284,33 +282,27 @@ def _subjects(
     }
 
 
-def _columns(names: list[tuple[str, ...]]) -> NDArray[np.intp]:
-    """Where sums of raw columns stand in a block."""
-    return np.array(
-        [_RAW_INDEX[n[0]] if len(n) == 1 else len(RAW) + _SUMMED.index(n) for n in names], np.intp
-    )
+def _columns(names: list[str]) -> NDArray[np.intp]:
+    """Where raw columns stand in a block."""
+    return np.array([_RAW_INDEX[name] for name in names], np.intp)
 
 
 _RATIOS, _ROOTS = ([s for s in SPECS if s.dtype == d] for d in ("ratio", "root"))
-_TOP_OF = _columns([s.top for s in _RATIOS])
-_BOTTOM_OF = _columns([s.bottom for s in _RATIOS])
-_SQUARES_OF = _columns([s.top[:1] for s in _ROOTS])
-_TOTAL_OF = _columns([s.top[1:] for s in _ROOTS])
-_N_OF = _columns([s.bottom for s in _ROOTS])
-_DIVIDED = [s.name for s in (*_RATIOS, *_ROOTS)]
-"""They stand below the raw columns and their sums when they are rounded."""
-_N_WHOLE = len(RAW) + len(_SUMMED)
-_FEATURES_AT = _columns([s.top[:1] if s.name in _DIVIDED else s.top for s in SPECS])
-for _i, _spec in enumerate(SPECS):
-    if _spec.name in _DIVIDED:
-        _FEATURES_AT[_i] = _N_WHOLE + _DIVIDED.index(_spec.name)
+_TOP_OF = _columns([s.top[0] for s in _RATIOS])
+_BOTTOM_OF = _columns([s.bottom[0] for s in _RATIOS])
+_SQUARES_OF = _columns([s.top[0] for s in _ROOTS])
+_TOTAL_OF = _columns([s.top[1] for s in _ROOTS])
+_N_OF = _columns([s.bottom[0] for s in _ROOTS])
+_DIVIDED = {s.name: len(RAW) + i for i, s in enumerate((*_RATIOS, *_ROOTS))}
+"""They stand below the raw columns when all are rounded."""
+_FEATURES_AT = np.array([_DIVIDED.get(s.name, _RAW_INDEX[s.top[0]]) for s in SPECS], np.intp)
 
 
 def _values(raw: I64) -> F32:
     """(r, len(SPECS)): whole numbers, one float64 division or root, one rounding to float32."""
     n = raw.shape[1]
     out = np.empty((n, len(SPECS)), np.float32)
-    columns = np.empty((_N_WHOLE + len(_DIVIDED), min(n, _VALUE_ROWS)), np.float32)
+    columns = np.empty((len(RAW) + len(_DIVIDED), min(n, _VALUE_ROWS)), np.float32)
     for i in range(0, n, _VALUE_ROWS):
         strip = raw[:, i : i + _VALUE_ROWS]
         part = columns[:, : strip.shape[1]]
@@ -320,20 +312,17 @@ def _values(raw: I64) -> F32:
 
 
 def _fill_values(raw: I64, out: F32) -> None:
-    """Raw columns, their sums, ratios and roots of some rows, rounded, into `out` (columns, r)."""
-    for i, names in enumerate(_SUMMED, start=len(RAW)):
-        at = _RAW_INDEX[names[0]]  # they stand together, in this order: `test_summed_columns`
-        np.add.reduce(raw[at : at + len(names)], axis=0, out=raw[i])
-    out[:_N_WHOLE] = raw
+    """Raw columns, ratios and roots of some rows, rounded, into `out` (columns, r)."""
+    out[: len(RAW)] = raw
     bottom = raw[_BOTTOM_OF]
     ratio = raw[_TOP_OF] / np.maximum(bottom, 1)  # int64 by int64 is one float64 division
     ratio[bottom == 0] = 0.0
-    out[_N_WHOLE : _N_WHOLE + len(_RATIOS)] = ratio
+    out[len(RAW) : len(RAW) + len(_RATIOS)] = ratio
     n, total = raw[_N_OF], raw[_TOTAL_OF]
     divisor = np.maximum(n, 1)
     mean = total // divisor  # whole: then the sum of squares about it is whole too
     squares = raw[_SQUARES_OF] - 2 * mean * total + n * mean * mean
-    out[_N_WHOLE + len(_RATIOS) :] = np.sqrt(squares / divisor)
+    out[len(RAW) + len(_RATIOS) :] = np.sqrt(squares / divisor)
 
 
 def matrix(blocks: list[Block]) -> FeatureMatrix:

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.features.frames import Frames
 from agent.features.hosts import HostTable, Slots
-from agent.features.ip_schema import CLASSES, MQTT_CLASSES
+from agent.features.ip_schema import CLASSES, FRAME_GROUPS, MQTT_CLASSES, MQTT_GROUPS, SPECS
 from agent.features.links import LINK_BITS
 from agent.features.sliding import Tally
 from agent.features.sums import SLICE_SHIFT, SLOT_BITS, KeyedSums, Rows, edges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agent.records import I64, U64
 
@@ -34,8 +34,20 @@ PIECE_SLICES = 32
 """5 bits of slice + 44 of link + 14 of row fill the 63 bits of a sort key."""
 _CODE_BITS = 2 * SLOT_BITS + LINK_BITS
 
+_USED = {c.split("_", 1)[1].removesuffix("_60") for s in SPECS for c in (*s.top, *s.bottom)}
+
+
+def _summed(
+    classes: tuple[str, ...], groups: Mapping[str, tuple[str, ...]]
+) -> dict[str, list[int]]:
+    """The classes that features use by themselves, then the groups: the columns of each, which classes add up."""
+    alone = {c: [i] for i, c in enumerate(classes) if c in _USED}
+    return alone | {name: [classes.index(c) for c in group] for name, group in groups.items()}
+
+
+FRAME_CLASSES = _summed(CLASSES, FRAME_GROUPS)
 FRAME_SUMS = (
-    *CLASSES,
+    *FRAME_CLASSES,
     "packets",
     "bytes",
     "size_squares",
@@ -48,12 +60,12 @@ FRAME_SUMS = (
     "mac_changes",
 )
 FRAME_MAXES = ("size_max", "gap_max")
-MQTT_SUMS = (*MQTT_CLASSES, "mqtt_frames", "mqtt_publish_bytes", "mqtt_dup", "mqtt_violation")
+MQTT_KINDS = _summed(MQTT_CLASSES, MQTT_GROUPS)
+MQTT_SUMS = (*MQTT_KINDS, "mqtt_frames", "mqtt_publish_bytes", "mqtt_dup", "mqtt_violation")
 MQTT_MAXES = ("mqtt_keep_alive_max",)
 CLAIM_SUMS = ("arp_unasked", "arp_contradiction", "arp_two_way", "arp_announcement")
 SUMS = (*FRAME_SUMS, *MQTT_SUMS, *CLAIM_SUMS)
 MAXES = (*FRAME_MAXES, *MQTT_MAXES)
-_N_CLASSES = len(CLASSES)
 
 MAX_GAP_US = 60_000_000
 """Longest gap that counts: the long horizon. Squares of microseconds of 60 s stay below 2^63, of ns not."""
@@ -159,9 +171,9 @@ def add_hosts(piece: Piece, hosts: HostTable, arrivals: Arrivals, sums: KeyedSum
     run = frames.frame_class[window].take(order) * np.int64(n)
     run += np.repeat(np.arange(n), lengths)
     weight = None if frames.all_single else frames.weight[window].take(order)
-    counts = np.bincount(run, weights=weight, minlength=n * _N_CLASSES)
-    part_rows[:_N_CLASSES] = counts.reshape(_N_CLASSES, n)
-    at = _N_CLASSES
+    counts = np.bincount(run, weights=weight, minlength=n * len(CLASSES))
+    add_classes(counts.reshape(len(CLASSES), n), FRAME_CLASSES, part_rows)
+    at = len(FRAME_CLASSES)
     for name, column in zip(FRAME_SUMS[at:], frames.sums[:, window], strict=False):
         if name == "packets" and frames.all_single:
             part_rows[at] = lengths
@@ -186,6 +198,14 @@ def add_hosts(piece: Piece, hosts: HostTable, arrivals: Arrivals, sums: KeyedSum
     slots = runs.keys >> 1 & ((1 << SLOT_BITS) - 1)
     np.maximum.at(hosts.last, slots, runs.keys >> SLICE_SHIFT)
     sums.add(Rows(runs.keys, part, maxes, macs))
+
+
+def add_classes(counts: NDArray[Any], columns: dict[str, list[int]], out: I64) -> None:
+    """Counts by class as the columns of `_summed`, into the first rows of `out`."""
+    for to, classes in zip(out, columns.values(), strict=False):
+        to[:] = counts[classes[0]]
+        for i in classes[1:]:
+            np.add(to, counts[i], out=to, casting="unsafe")
 
 
 def _gaps(clock: I64, runs: _Runs, arrivals: Arrivals) -> tuple[I64, NDArray[np.bool_]]:

@@ -16,7 +16,14 @@ from agent.features.frames import Claims
 from agent.features.hosts import HostTable
 from agent.features.ip_schema import MQTT_CLASSES
 from agent.features.links import MAC_BITS, MAC_MASK
-from agent.features.slices import CLAIM_SUMS, MQTT_MAXES, MQTT_SUMS, Piece
+from agent.features.slices import (
+    CLAIM_SUMS,
+    MQTT_KINDS,
+    MQTT_MAXES,
+    MQTT_SUMS,
+    Piece,
+    add_classes,
+)
 from agent.features.sums import SLICE_SHIFT, KeyedSums, Rows, edges, sorted_keys
 from agent.records import MqttTable, MqttType
 
@@ -84,19 +91,20 @@ def add_mqtt(piece: Piece, mqtt: MqttTable, hosts: HostTable, sums: KeyedSums) -
     count = mqtt.count[window].astype(np.int64)
     kind = _kinds(mqtt, window)
     published = count * (kind == _KIND["mqtt_publish"])
-    n, width = len(here), len(MQTT_CLASSES)
+    n = len(here)
     part = np.zeros((len(MQTT_SUMS), n + 1), np.int64)
     part_rows = part[:, :n]
-    part_rows[:width] = np.bincount(
-        kind[which] * np.int64(n) + at, weights=count[which], minlength=n * width
-    ).reshape(width, n)
+    counts = np.bincount(
+        kind[which] * np.int64(n) + at, weights=count[which], minlength=n * len(MQTT_CLASSES)
+    )
+    add_classes(counts.reshape(len(MQTT_CLASSES), n), MQTT_KINDS, part_rows)
     extra = (
         edges(row),
         np.maximum(mqtt.remaining_len[window], 0) * published,
         published * (mqtt.flags[window] & 8 != 0),
         count * (mqtt.violation[window] != 0),
     )
-    for i, column in enumerate(extra, start=width):
+    for i, column in enumerate(extra, start=len(MQTT_KINDS)):
         if column.any():
             part_rows[i] = np.bincount(at, weights=column[which], minlength=n)
     maxes = np.zeros((len(MQTT_MAXES), n + 1), np.int64)

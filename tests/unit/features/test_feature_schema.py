@@ -8,7 +8,7 @@ import re
 import pytest
 
 from agent.features.ip_schema import SPECS
-from agent.features.rows import _SUMMED, RAW
+from agent.features.rows import RAW
 from agent.features.schema import Feature, Schema
 from agent.features.schemas import SCHEMAS
 from tests.support.feature_docs import DOCS, text
@@ -46,13 +46,6 @@ def test_features_are_well_formed(schema):
 
 def test_every_raw_column_of_a_feature_exists():
     assert {c for s in SPECS for c in (*s.top, *s.bottom)} <= set(RAW)
-
-
-def test_summed_columns_stand_together():
-    assert _SUMMED
-    for names in _SUMMED:
-        at = RAW.index(names[0])
-        assert RAW[at : at + len(names)] == names
 
 
 def test_the_page_of_features_is_up_to_date():
