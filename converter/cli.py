@@ -348,7 +348,7 @@ def _leave_out(data: Path, results: Path | None, what: str, only: tuple[str, ...
         f"wardwatch-convert evaluate {data} --leave-out {what}",
         *(f"--only {w}" for w in only),
     ]
-    about = {"command": " ".join(words), "commit": _commit(), "matrices": folder_digest(data)}
+    about = {"command": " ".join(words), "commit": _commit(), "matrices": digest}
     text = study_text(figures, about=about)
     if results is not None:
         results.mkdir(parents=True, exist_ok=True)
