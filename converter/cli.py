@@ -338,6 +338,7 @@ def _leave_out(data: Path, results: Path | None, what: str, only: tuple[str, ...
     from converter.leave_out import leave_out  # noqa: PLC0415
     from converter.report_studies import study_text  # noqa: PLC0415
 
+    digest = folder_digest(data)  # before the study: nobody waits with recording until it ends
     runs, settings, baseline = load_all(data), Settings(), None
     if what == "kind":
         _tell("the baseline learns the training wards")
