@@ -143,7 +143,7 @@ RULES: tuple[Rule, ...] = (
         Role.IMPERSONATED,
         "out_arp_contradictions_60s",
         6,
-        at_least=(("out_arp_unasked_1s", 1), ("out_arp_unasked_60s", 6)),
+        at_least=(("out_arp_contradictions_1s", 1), ("out_arp_unasked_60s", 6)),
     ),
     # MQTT: a device connects once; a reconnecting one every few seconds.
     Rule("mqtt_connect_flood", Role.ATTACKER, "out_mqtt_connects_1s", 40),

@@ -94,6 +94,18 @@ def test_a_bed_told_again_and_again_unasked_is_spoofing_though_the_holder_is_sil
     assert next(e for e in found.events if e.kind == "arp_spoofing").time_ns <= at(21 + 15)
 
 
+def test_who_puts_caches_right_again_is_not_accused_a_second_time(tmp_path):
+    """As arpspoof does when it is stopped: what is unasked, and true."""
+    told = [
+        (at(21 + i), FORGER.arp(2, BEDS[0].ip, to=BEDS[0].mac, sender=ACTIVE.ip)) for i in range(12)
+    ]
+    healed = [(at(33 + i), ACTIVE.arp(2, BEDS[0].ip, to=BEDS[0].mac)) for i in range(6)]
+    found = spoofing(tmp_path, serving(ACTIVE, seconds=range(20)), told, healed)
+    (finding,) = {e.uid: e for e in found.events}.values()
+    assert finding.last_ns <= at(33)
+    assert finding.attacker.lo == FORGER.mac
+
+
 def publishes(who: Host, *, at_s: float, n: int, rate: float) -> list[tuple[int, bytes]]:
     """A CONNECT, then so many readings a second, a segment each."""
     out, seq = [], 1000
