@@ -49,52 +49,69 @@ class ClaimBook:
 
         A request's `sender` 0 is a probe. An answer says that `sender` is at `mac`, to `target` (0: everybody).
         """
-        asked, holders, told = self._asked, self._holder, self._told
+        asked, holders = self._asked, self._holder
+        when_asked, renew_question, renew_holder = (
+            asked.get,
+            asked.move_to_end,
+            holders.move_to_end,
+        )
         limit = self.max_entries
         out = []
         for now, op, mac, sender, target in zip(ts_ns, ops, macs, senders, targets, strict=True):
             flags = 0
             if op == 1:
                 if sender != target:
-                    asked[sender, target] = now
-                    asked.move_to_end((sender, target))
-                    if len(asked) > limit:
+                    question = sender, target
+                    n = len(asked)
+                    asked[question] = now
+                    if len(asked) == n:
+                        renew_question(question)
+                    elif n == limit:
                         asked.popitem(last=False)
                         self.n_evicted += 1
                 else:
                     flags = ANNOUNCEMENT
-            elif sender == target:
-                flags = ANNOUNCEMENT
-            elif now - asked.get((target, sender), -SILENT_NS) > ASKED_NS:
-                flags = UNASKED if target else ANNOUNCEMENT
-            if not sender:
+                if not sender:
+                    out.append(0)
+                    continue
+            elif not sender:
                 out.append(0)
                 continue
-            if flags == UNASKED:
-                told[mac, sender, target] = now
-                told.move_to_end((mac, sender, target))
-                if len(told) > limit:
-                    told.popitem(last=False)
-                    self.n_evicted += 1
-                if now - told.get((mac, target, sender), -2 * TWO_WAY_NS) <= TWO_WAY_NS:
-                    flags |= TWO_WAY
+            elif sender == target:
+                flags = ANNOUNCEMENT
+            elif now - when_asked((target, sender), -SILENT_NS) > ASKED_NS:
+                flags = UNASKED if target else ANNOUNCEMENT
             known = holders.get(sender)
-            teaches = not flags & UNASKED
-            if known is None:
-                if not teaches:
+            if flags == UNASKED:
+                flags |= self._two_way(now, mac, sender, target)
+                if known is None:
                     out.append(flags)
                     continue
+            if known is None:
                 if len(holders) >= limit:
                     holders.popitem(last=False)
                     self.n_evicted += 1
-            elif known[0] != mac and not (teaches and now - known[1] > SILENT_NS):
-                holders.move_to_end(sender)  # who is under attack is not forgotten
-                out.append(flags | CONTRADICTION)
+                holders[sender] = (mac, now)
+                out.append(flags)
                 continue
-            holders[sender] = (mac, now)
-            holders.move_to_end(sender)
+            renew_holder(sender)  # who is under attack is not forgotten
+            if known[0] == mac or not (flags & UNASKED or now - known[1] <= SILENT_NS):
+                holders[sender] = (mac, now)
+            else:
+                flags |= CONTRADICTION
             out.append(flags)
         return out
+
+    def _two_way(self, now: int, mac: int, sender: int, target: int) -> int:
+        """Remember an unasked claim; TWO_WAY if its MAC lately told the sender that it is the target."""
+        told = self._told
+        told[mac, sender, target] = now
+        told.move_to_end((mac, sender, target))
+        if len(told) > self.max_entries:
+            told.popitem(last=False)
+            self.n_evicted += 1
+        lately = now - told.get((mac, target, sender), -2 * TWO_WAY_NS) <= TWO_WAY_NS
+        return TWO_WAY if lately else 0
 
     def ask(self, ts_ns: int, sender: int, mac: int, target: int) -> int:
         """The flags of one request."""
