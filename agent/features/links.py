@@ -2,8 +2,8 @@
 
 A link code says `src, dst, what, port` (slots, not addresses). From the links of a slice come pairs (who
 talks to whom), services (which host and port somebody addressed as a client, or was refused at) and own
-ports. Over 60 slices the counts are kept by what enters and leaves, not counted again; `ClaimedMacs` is
-small and counted each time. Exact and bounded; it never looks at a frame.
+ports. Over 60 slices the counts are kept by what enters and leaves, not counted again; those of
+claimed MACs are counted again when one does. Exact and bounded; it never looks at a frame.
 """
 
 from __future__ import annotations
@@ -304,6 +304,8 @@ class Links:
         self._pairs = _PairCounts(n, max_codes)
         self._services = _ServiceCounts(n, max_codes)
         self._macs = SlidingSet(max_codes)
+        self._mac_counts: I64 | None = None
+        """Counted again when the set changes: few MACs come and go."""
 
     @property
     def n_evicted(self) -> int:
@@ -318,28 +320,34 @@ class Links:
 
         `claimed`: `slot << 48 | MAC` of claims; all four ascending and unique.
         """
-        self._macs.expire(slice_no)
-        self._macs.see(slice_no, claimed)
+        left = self._macs.expire(slice_no)
+        entered, evicted = self._macs.see(slice_no, claimed)
+        if len(left) or len(entered) or len(evicted):
+            self._mac_counts = None
         return self._pairs.see(slice_no, pairs), self._services.see(slice_no, services, own)
 
     def long(self, here: Slots, out: I64) -> tuple[I64, I64, I64]:
         """The LONG_COUNTS of some hosts into `out`; clients, servers, numbers of ports where several."""
         out[:6] = self._pairs.counts.take(here, axis=1)
         many = self._services.fill(here, out[6:12])
-        codes = self._macs.codes
-        if not len(codes):
-            out[12:] = 0
-            return many
-        slot = codes >> MAC_BITS
-        order = np.argsort(codes & MAC_MASK, kind="stable")
-        mac = codes[order] & MAC_MASK
-        starts = np.flatnonzero(edges(mac))
-        lengths = np.append(starts[1:], len(mac)) - starts
-        addresses = np.zeros(self._n, np.int64)
-        np.maximum.at(addresses, slot[order], np.repeat(lengths, lengths))
-        out[12] = _count(slot, self._n)[here]
-        out[13] = addresses[here]
+        if self._mac_counts is None:
+            self._mac_counts = self._count_macs()
+        out[12:] = self._mac_counts.take(here, axis=1)
         return many
+
+    def _count_macs(self) -> I64:
+        """(2, n) of each host how many MACs claimed it, and how many hosts the busiest of these claimed."""
+        counts = np.zeros((2, self._n), np.int64)
+        codes = self._macs.codes
+        if len(codes):
+            slot = codes >> MAC_BITS
+            order = np.argsort(codes & MAC_MASK, kind="stable")
+            mac = codes[order] & MAC_MASK
+            starts = np.flatnonzero(edges(mac))
+            lengths = np.append(starts[1:], len(mac)) - starts
+            np.maximum.at(counts[1], slot[order], np.repeat(lengths, lengths))
+            counts[0] = _count(slot, self._n)
+        return counts
 
     def forget(self, gone: Slots) -> None:
         """Forget the hosts whose slots were freed."""
@@ -353,4 +361,5 @@ class Links:
             services.set.forget(dead[src] | dead[dst]),
             services.own.forget(dead[services.own.codes >> 16]),
         )
+        self._mac_counts = None
         self._macs.forget(dead[self._macs.codes >> MAC_BITS])
