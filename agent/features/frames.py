@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.features.ip_schema import CLASSES
+from agent.features.classes import CLASSES
 from agent.records import MAC_HI, V4_MAPPED_LO, PacketTable, Reason, TlsRecord
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.features.classes import CLASSES, FRAME_GROUPS, MQTT_CLASSES, MQTT_GROUPS
 from agent.features.frames import Frames
 from agent.features.hosts import HostTable, Slots
-from agent.features.ip_schema import CLASSES, FRAME_GROUPS, MQTT_CLASSES, MQTT_GROUPS, SPECS
+from agent.features.ip_schema import SPECS
 from agent.features.links import LINK_BITS
 from agent.features.sliding import Tally
 from agent.features.sums import SLICE_SHIFT, SLOT_BITS, KeyedSums, Rows, edges

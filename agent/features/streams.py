@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.features.claims import ANNOUNCEMENT, CONTRADICTION, TWO_WAY, UNASKED, ClaimBook
+from agent.features.classes import MQTT_CLASSES
 from agent.features.frames import Claims
 from agent.features.hosts import HostTable
-from agent.features.ip_schema import MQTT_CLASSES
 from agent.features.links import MAC_BITS, MAC_MASK
 from agent.features.slices import (
     CLAIM_SUMS,
