@@ -3,10 +3,10 @@
 Written by `wardwatch-convert pack --shipped`; not edited by hand.
 """
 
-DEFAULT = "ip-1-20261122-54527609"
+DEFAULT = "ip-1-20261123-97c23541"
 """Folder of the bundle inside `agent/_models` (installed) or `models` (checkout); empty: none is shipped."""
 
 MANIFEST_SHA256: dict[str, str] = {
-    DEFAULT: "67f6457e0dc885013cfe5d8dcf1975ae5ba7850977b86d03f00a76bf27c74c7b",
+    DEFAULT: "19e3a0a4dc09f076cd1aa4a84747fa904fa7efaa033d88961495739f380c678e",
 }
 """SHA-256 of `manifest.json` by bundle id."""
