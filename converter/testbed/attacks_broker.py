@@ -1,6 +1,7 @@
 """More attacks on the broker: over TLS, over IPv6, slow, by other clients. Builders like those of `attacks_mqtt`."""
 
 from random import Random
+from typing import Any
 
 from converter.testbed.attacks import Attack, Builder, Command, own
 from converter.testbed.layout import Host, Ward
@@ -97,10 +98,10 @@ def messages(
     tls: bool = False,
     v6: bool = False,
     most: int = 3_000,
-    **how: object,
+    **how: Any,
 ) -> Builder:
     """PUBLISHes (`hostile_mqtt.mqtt_messages`)."""
-    plain: dict[str, object] = {
+    plain: dict[str, Any] = {
         "qos": 0, "size": (10, 60), "connections": (1, 4, 10), "topics": 1, "retain": False, "release": True,
     }  # fmt: skip
     return own_tool(

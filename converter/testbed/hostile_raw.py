@@ -234,7 +234,10 @@ def os_probes(o: Options) -> None:
 
 def banner_probe(o: Options) -> None:
     """Opens known ports, waits for a greeting, says what old flaws react to, and leaves."""
-    words = (b"GET / HTTP/1.0\r\n\r\n", b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x05\x00\x00")
+    words: tuple[bytes, ...] = (
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x05\x00\x00",
+    )
     words += (b"\x82\x09\x00\x01\x00\x04$SYS\x00", b"HELP\r\n", b"\x16\x03\x00\x00\x2e\x01\x00\x00")
     words += (b"OPTIONS * HTTP/1.1\r\n\r\n", b"() { :; }; echo\r\n", b"A" * 1200 + b"\r\n")
     for i in pace(o["rate"], o["count"]):
