@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from agent import __version__
 from agent.errors import BundleError, BundleReason
@@ -37,6 +34,7 @@ from agent.score.onnx_session import start_session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from numpy.typing import NDArray
 
     from agent.features.schema import Schema
@@ -180,6 +178,15 @@ def read_manifest(folder: Path, *, trust: Sequence[Path] = ()) -> tuple[Manifest
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
     """An Ed25519 public key from a PEM file."""
+    # Some 9 MB that a gateway with the shipped bundle does without.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - heavy
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - heavy
+        Ed25519PublicKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - heavy
+        load_pem_public_key,
+    )
+
     try:
         key = load_pem_public_key(_read(path))
     except (ValueError, UnsupportedAlgorithm):
@@ -192,6 +199,8 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 def _trust(folder: Path, data: bytes, trust: Sequence[Path]) -> str:
     if hashlib.sha256(data).hexdigest() in shipped.MANIFEST_SHA256.values():
         return "shipped"
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - heavy
+
     keys = [(str(path), read_public_key(path)) for path in trust]
     signature_path = folder / "manifest.sig"
     if not signature_path.is_file():
