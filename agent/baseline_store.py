@@ -23,8 +23,9 @@ import msgspec
 from agent.config import parse_address
 from agent.errors import BaselineError, BaselineReason
 from agent.score.baseline import BaselineDetector
-from agent.score.baseline_state import put_in_place, restore, set_aside, snapshot
+from agent.score.baseline_state import put_in_place, restore, snapshot
 from agent.score.baseline_status import summary
+from agent.state_files import set_aside
 
 FOLDER = "baseline"
 SAVE_S = 600.0
@@ -129,8 +130,10 @@ class BaselineStore:
                 restore(path, kept.detector)
         except BaselineError as error:
             if error.reason is not BaselineReason.NOT_FOUND:
-                where = set_aside(path)
-                aside = f"set aside as {where.name}" if where else "it stays where it is"
+                try:
+                    aside = f"set aside as {set_aside(path).name}"
+                except OSError:
+                    aside = "it stays where it is"
                 self._note(kept.name, f"{error}; {aside}, learning begins anew")
 
     def _take(self, path: Path) -> bool:

@@ -11,7 +11,6 @@ where the file of `--state` cannot be read or written.
 import json
 import time
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from agent.alert.sequences import Sequences
 from agent.alert.words import DEFAULT
 from agent.cli_replay import note
 from agent.errors import AgentError, UplinkError
+from agent.state_files import write_whole
 from agent.uplink.mqtt import Broker, Connection
 
 SESSION_EXPIRY_S = 7 * 86_400
@@ -131,13 +131,9 @@ def read_state(path: Path) -> Sequences:
 
 def write_state(path: Path, sequences: Sequences) -> None:
     """Replace the file as a whole, so that a kill leaves the old or the new one."""
-    draft = path.with_name(f"{path.name}.new")
     try:
-        draft.write_text(sequences.stored(), encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, sequences.stored().encode())
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
         raise AgentError(f"{path}: cannot be written: {error.strerror}") from error
 
 

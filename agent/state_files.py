@@ -1,7 +1,8 @@
 """Small files of the state folder: written whole or not at all, and set aside where they cannot be read.
 
-It never leaves half a file behind and never deletes what it could not read. A file belongs to whom the
-folder belongs to, so that what root writes by command the service can read.
+It never leaves half a file behind, and keeps what it could not read (the last `MAX_SET_ASIDE` of a file: a disk that
+spoils every one of them must not fill, too). A file belongs to whom the folder belongs to, so that the service can
+read what root writes by command.
 
 In: a path, bytes. Raises: `OSError` as it comes; who calls knows what the file was for. Remembers: nothing.
 Source: rename(2): a name points to the old file or to the new one, never to a part.
@@ -12,6 +13,8 @@ import os
 from pathlib import Path
 
 MODE = 0o600
+MAX_SET_ASIDE = 5
+"""Files set aside of one name; then the oldest makes room."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -40,8 +43,6 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def set_aside(path: Path) -> Path:
     """Rename a file that cannot be read to `NAME.corrupt-N`; where it went."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside
+    names = [path.with_name(f"{path.name}.corrupt-{n}") for n in range(1, MAX_SET_ASIDE + 1)]
+    free = next((name for name in names if not name.exists()), None)
+    return path.replace(free or min(names, key=lambda name: name.stat().st_mtime_ns))

@@ -10,10 +10,8 @@ In and out: paths, `BaselineDetector`. Raises: `BaselineError`. Remembers nothin
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from agent.errors import BaselineError, BaselineReason
 from agent.score.baseline_budget import HIGHEST, LEVELS, LOWEST
+from agent.state_files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from agent.score.baseline import BaselineDetector
 
 VERSION = 1
-MAX_SET_ASIDE = 5
-"""Unreadable files that are kept; the oldest goes."""
 
 
 class _Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,19 +65,11 @@ class Snapshot:
 
 
 def put_in_place(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises `BaselineError`."""
-    draft = path.with_name(f".{path.name}.new")
+    """Write a file whole or not at all, in a folder made where it is missing. Raises `BaselineError`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
         problem = f"{path}: the baseline cannot be written: {error.strerror}"
         raise BaselineError(BaselineReason.UNWRITABLE, problem) from error
 
@@ -156,18 +145,6 @@ def restore(path: Path, detector: BaselineDetector) -> None:
     sample.values[:n] = arrays["sample_values"][:n]
     sample.priority[:n] = arrays["sample_priority"][:n]
     sample.n_seen = meta.n_seen
-
-
-def set_aside(path: Path) -> Path | None:
-    """Rename a file that cannot be used; where to. None: it could not be renamed."""
-    names = [path.with_name(f"{path.name}.corrupt-{n}") for n in range(1, MAX_SET_ASIDE + 1)]
-    try:
-        free = next((name for name in names if not name.exists()), None)
-        free = free or min(names, key=lambda name: name.stat().st_mtime_ns)
-        path.replace(free)
-    except OSError:
-        return None
-    return free
 
 
 def export(detector: BaselineDetector, path: Path) -> int:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from agent.errors import BaselineError, BaselineReason
 from agent.features.ip_schema import SCHEMA
-from agent.score import baseline_state
 from agent.score.baseline import BaselineDetector
-from agent.score.baseline_state import export, restore, set_aside, snapshot
+from agent.score.baseline_state import export, restore, snapshot
 from agent.score.baseline_status import devices, summary
 from tests.support.baselines import MONITOR, PUMP, QUICK, host, learned, matrix, quiet, row
 
@@ -129,15 +128,6 @@ def test_a_file_that_cannot_be_used_is_refused_whole(tmp_path, damage, reason):
     assert caught.value.reason is reason
     assert "\n" not in str(caught.value)
     assert_same(before, detector)
-
-
-def test_an_unusable_file_is_set_aside_and_only_so_many_are_kept(tmp_path):
-    path = tmp_path / "ward.npz"
-    for n in range(baseline_state.MAX_SET_ASIDE + 3):
-        path.write_text(str(n))
-        assert set_aside(path).exists()
-        assert not path.exists()
-    assert len(list(tmp_path.iterdir())) == baseline_state.MAX_SET_ASIDE
 
 
 def test_a_folder_that_takes_nothing_is_one_line(tmp_path):
