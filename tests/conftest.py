@@ -50,3 +50,20 @@ def captures() -> Path:
 def demo_capture() -> Path:
     """The recorded ward that `make demo` replays."""
     return ROOT / "demo" / "ward.pcap.gz"
+
+
+@pytest.fixture
+def wardwatch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command line; its exit status, stdout and stderr."""
+    from agent.cli import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return int(caught.value.code or 0), out, err
+
+    return run

@@ -14,7 +14,6 @@ import pytest
 from agent.assembly import ensure_site_key, make_site
 from agent.baseline_store import file_of
 from agent.capture.capture_file import open_capture
-from agent.cli import main
 from agent.config import load_config
 from agent.decode.decoder import PacketDecoder
 from agent.features.ip import HostWindows
@@ -30,21 +29,6 @@ from tests.support.schemas import ROOT, check_event, validator
 
 SECOND_NS = 1_000_000_000
 DEVICES = "asset_tag,address,class,criticality\nPUMP-07,10.0.0.7,infusion_pump,normal\n"
-
-
-@pytest.fixture
-def wardwatch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run a command line; its exit status, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

@@ -11,28 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import main
 from tests.support.brokers import Mosquitto, Subscriber, free_port, running
 from tests.support.bundles import signed_bundle
 from tests.support.pcap_writer import pcap
 from tests.support.schemas import check_event
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def wardwatch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run a command line; its exit status, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 def one_line(err: str) -> str:

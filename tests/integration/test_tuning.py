@@ -8,7 +8,6 @@ from subprocess import DEVNULL
 import pytest
 
 from agent.assembly import make_site, make_watch
-from agent.cli import main
 from agent.config import load_config
 from agent.features.schemas import SCHEMAS
 from agent.replay import replay_file
@@ -234,18 +233,6 @@ def test_a_peer_that_is_approved_is_no_anomaly(tmp_path: Path, approval: str, *,
 
 
 # -- the command line
-
-
-@pytest.fixture
-def wardwatch(capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
