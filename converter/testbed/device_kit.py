@@ -6,11 +6,14 @@ processes begin in a run, most of them for one action: what is slow to load is l
 
 import json
 import random
+import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paho.mqtt.client import Client
 
 MQTT311, MQTT5 = 4, 5
@@ -24,6 +27,16 @@ STOP = threading.Event()
 def nap(seconds: float) -> bool:
     """Sleep; False when the process has been told to end."""
     return not STOP.wait(seconds)
+
+
+def serve(port: int, answer: "Callable[[socket.socket], None]") -> None:
+    """Until told to end, a thread with `answer` for each connection to a TCP port."""
+    with socket.create_server(("", port)) as server:
+        server.settimeout(0.5)
+        while nap(0):
+            with suppress(TimeoutError):
+                s = server.accept()[0]
+                threading.Thread(target=answer, args=(s,), daemon=True).start()
 
 
 def payload(rng: random.Random, size: int) -> bytes:

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from converter.testbed import actions, actions_hard, devices_clinical
-from converter.testbed.device_kit import MQTT311, STOP, Options, broker, http_call, nap, payload
+from converter.testbed.device_kit import (
+    MQTT311,
+    STOP,
+    Options,
+    broker,
+    http_call,
+    nap,
+    payload,
+    serve,
+)
 
 
 def monitor(o: Options, rng: random.Random) -> None:
@@ -112,12 +121,7 @@ def hl7(o: Options, rng: random.Random) -> None:
 def hl7server(o: Options, rng: random.Random) -> None:
     """The other side of `hl7`."""
     del o, rng
-    with socket.create_server(("", 2575)) as server:
-        server.settimeout(0.5)
-        while nap(0):
-            with suppress(TimeoutError):
-                s = server.accept()[0]
-                threading.Thread(target=_acknowledge, args=(s,), daemon=True).start()
+    serve(2575, _acknowledge)
 
 
 def _acknowledge(s: socket.socket) -> None:

@@ -8,14 +8,22 @@ RFC 3416 and RFC 3417 (SNMPv2c).
 import random
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from converter.testbed import actions
-from converter.testbed.device_kit import MQTT311, STOP, Options, broker, http_call, nap, payload
+from converter.testbed.device_kit import (
+    MQTT311,
+    STOP,
+    Options,
+    broker,
+    http_call,
+    nap,
+    payload,
+    serve,
+)
 
 MLLP_PORT = 2575
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -165,12 +173,7 @@ def mllp(o: Options, rng: random.Random) -> None:
 def mllpserver(o: Options, rng: random.Random) -> None:
     """The interface engine: acknowledges each message by its control id."""
     del o, rng
-    with socket.create_server(("", MLLP_PORT)) as server:
-        server.settimeout(0.5)
-        while nap(0):
-            with suppress(TimeoutError):
-                s = server.accept()[0]
-                threading.Thread(target=_acknowledge, args=(s,), daemon=True).start()
+    serve(MLLP_PORT, _acknowledge)
 
 
 def _acknowledge(s: socket.socket) -> None:
